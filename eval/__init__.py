@@ -1,0 +1,1 @@
+"""One test set through every combination: records, statistics, report, verdict. Never trains, never edits an answer."""

@@ -1,0 +1,104 @@
+"""The front door: `python -m eval run GRID [--out DIR] | report RUN`.
+
+Turns what people type into calls, and what goes wrong into sentences.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Final, Never
+
+from rich.console import Console
+
+from eval.analysis import analyse
+from eval.folder import load_results
+from eval.grid import load_grid
+from eval.record import RunError
+from eval.report import save
+from eval.run import run
+from eval.terminal import show
+from retrieval.files import FileError
+from retrieval.passage import RetrievalError
+from serve.chat import ServeError
+
+log = logging.getLogger(__name__)
+
+USUAL: Final = (FileError, RetrievalError, ServeError, RunError, OSError)
+"""What a person can mend; anything else is our mistake and keeps its traceback."""
+WIDE: Final = 120
+"""Columns of a table that goes to a file or a pipe; a terminal says itself how wide it is."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 when all is well, 1 when something is wrong or answers are missing."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line a request would drown the progress
+    # A polite kill is a Ctrl-C: in-flight questions are dropped, the engine is stopped, every answer is kept.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except USUAL as error:
+        print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nStopped. Every answer so far is kept; the same command goes on from here.", file=sys.stderr)
+    return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    grid = load_grid(options.grid)
+    folder = options.out or Path("out") / options.grid.stem
+    results = run(grid, folder)
+    _report(folder)
+    if missing := sum(map(results.missing, results.records)):
+        log.error(
+            "%d answers missing; %s/failures.jsonl says why. The same command asks only for those.", missing, folder
+        )
+    return int(missing > 0)
+
+
+def _report(folder: Path) -> int:
+    analysis = analyse(load_results(folder))
+    show(analysis, save(analysis, folder), Console() if sys.stdout.isatty() else Console(width=WIDE))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m eval",
+        description="Find out which lever moves your model: a prompt, retrieval, or an adapter.",
+        epilog="example: python -m eval run out/demo/world/grid.yaml --out out/demo",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    ask = commands.add_parser(
+        "run",
+        help="answer what is not answered yet, and report",
+        description="Ask every question of the task in every combination of the grid. The same command resumes.",
+        epilog="example: python -m eval run out/demo/world/grid.yaml --out out/demo",
+    )
+    ask.add_argument("grid", type=Path, metavar="GRID", help="a grid.yaml")
+    ask.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: out/<name of the grid file>)")
+    ask.set_defaults(command=_run)
+    report = commands.add_parser(
+        "report",
+        help="make the report of a run again",
+        description="Make summary.csv, verdict.json and report.html again from a run's folder, asking nothing.",
+        epilog="example: python -m eval report out/demo",
+    )
+    report.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    report.set_defaults(command=lambda options: _report(options.folder))
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A mistyped command exits with 1 like any other error; argparse's own 2 would mean a failed gate."""
+
+    def error(self, message: str) -> Never:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: {message}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

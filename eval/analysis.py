@@ -1,0 +1,58 @@
+"""Everything a run has to say, computed once: the terminal, the report and verdict.json show the same figures.
+
+Knows nothing of how they are shown.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eval.effects import Effect, Scores, Square, main_effects, square
+from eval.folder import Results
+from eval.headroom import Headroom, find_headroom
+from eval.sentences import headline, next_step, sentences
+from eval.summary import Row, ranked, scores, summarise
+from eval.verdict import Verdict, find, verdict_of
+from serve.combination import Combination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """A run and what it means."""
+
+    results: Results
+    rows: tuple[Row, ...]
+    effects: tuple[Effect, ...]
+    square: Square | None
+    headroom: Headroom | None
+    verdict: Verdict
+    headline: str
+    said: tuple[str, ...]
+    """The sentences of the verdict."""
+    next_step: str
+
+
+def analyse(results: Results) -> Analysis:
+    """From records to verdict."""
+    rows = summarise(results)
+    cells = [Combination.parse(row.combination) for row in ranked(rows)]
+    table = {cell: scores(results, cell) for cell in cells}
+    effects = main_effects(table, results.baseline)
+    room = find_headroom(results, rows)
+    finding = find(results, rows, effects)
+    said = sentences(results, finding, effects, room)
+    return Analysis(
+        results=results,
+        rows=rows,
+        effects=effects,
+        square=_square(table, cells, results.baseline),
+        headroom=room,
+        verdict=verdict_of(results, finding, " ".join(said)),
+        headline=headline(finding),
+        said=said,
+        next_step=next_step(results, finding, room),
+    )
+
+
+def _square(table: Scores, cells: Sequence[Combination], baseline: Combination) -> Square | None:
+    """The 2x2 of the best combination that turns both levers."""
+    return next(filter(None, (square(table, cell, baseline) for cell in cells)), None)

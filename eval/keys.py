@@ -1,0 +1,122 @@
+"""What a record depends on, as short hashes: when one changes, the records made under the old one are out of date.
+
+Hashes content, not names or dates: an adapter retrained under its old name is another one, a moved index is the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from eval.grid import Grid
+from eval.record import Record
+from eval.scorers import NORMALISATION
+from retrieval.files import read_text
+from retrieval.generation import current, verified
+from retrieval.retriever import RetrieverSettings
+from serve.combination import BASE, GOLD, NONE, Combination
+from serve.engine import check
+from serve.stack import Stack
+from serve.strategies import StrategySettings
+
+MIB: Final = 1 << 20
+SAMPLED: Final = 64
+"""A file above this many MiB is hashed by its size and this many evenly spaced MiB: training touches them all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """The hashes of a run, kept in its config.yaml."""
+
+    cells: Mapping[str, str]
+    """For each combination: model, adapter, strategy, retriever with its index, and sampling."""
+    examples: Mapping[str, str]
+    """For each example: the question and its meta, which strategies may read."""
+    gold: Mapping[str, str]
+    """For each example: its evidence, on which only the oracle arm depends."""
+    scoring: str
+    """The scorers and the gold answers: without them a score is out of date, but the answer is not."""
+
+    def of(self, record: Record) -> tuple[str | None, ...]:
+        """Everything that one record's answer depends on."""
+        evidence = self.gold.get(record.id) if record.combination.retriever == GOLD else None
+        return self.cells.get(str(record.combination)), self.examples.get(record.id), evidence
+
+
+def keys_of(grid: Grid) -> Keys:
+    """The keys of everything that the grid would ask."""
+    task = grid.task
+    return Keys(
+        cells=_cells(grid.stack.only(grid.cells), grid.cells),
+        examples={one.id: _digest([one.question, one.meta]) for one in task.examples},
+        gold={one.id: _digest([asdict(task.evidence[place]) for place in one.evidence]) for one in task.examples},
+        scoring=_digest(
+            [
+                NORMALISATION,
+                {name: asdict(settings) for name, settings in task.settings.scorers.items()},
+                {one.id: one.answers for one in task.examples},
+            ]
+        ),
+    )
+
+
+def fingerprint(path: Path) -> str:
+    """The content of a file, or of every file below a folder, whatever the folder is called."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return _digest([[file.relative_to(path).as_posix(), _content(file)] for file in files])
+
+
+def _cells(stack: Stack, cells: tuple[Combination, ...]) -> dict[str, str]:
+    """The stack holds nothing that these cells do not use, so that an index nobody asks for may be missing."""
+    model = [*_model(stack), stack.sampling]
+    adapters = {
+        BASE: "",
+        **{name: fingerprint(path) if path.is_dir() else name for name, path in stack.adapters.items()},
+    }
+    retrievers = {NONE: [], GOLD: [], **{name: _retriever(settings) for name, settings in stack.retrievers.items()}}
+    strategies = {name: _strategy(settings, retrievers) for name, settings in stack.strategies.items()}
+    return {
+        str(cell): _digest([model, adapters[cell.adapter], retrievers[cell.retriever], strategies[cell.strategy]])
+        for cell in cells
+    }
+
+
+def _model(stack: Stack) -> list[Any]:
+    """A model behind a URL is what its name says, nobody can look inside; ours must be fit to serve (ServeError)."""
+    if stack.url:
+        return [stack.model]
+    return [fingerprint(check(stack)), stack.engine.dtype, stack.engine.max_model_len, stack.engine.arguments]
+
+
+def _retriever(settings: RetrieverSettings) -> list[Any]:
+    """The settings, and the inputs of the index in use, which determine it: where it lies says nothing."""
+    return [{**asdict(settings), "index": None}, verified(current(settings.index)).inputs]
+
+
+def _strategy(settings: StrategySettings, retrievers: Mapping[str, list[Any]]) -> list[Any]:
+    shots = read_text(settings.demonstrations) if settings.demonstrations else ""
+    return [{**asdict(settings), "demonstrations": shots}, retrievers[settings.examples_from or NONE]]
+
+
+def _content(file: Path) -> str:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= SAMPLED * MIB:
+            return hashlib.sha256(stream.read()).hexdigest()
+        found = hashlib.sha256(str(size).encode())
+        for block in range(SAMPLED):
+            stream.seek((size - MIB) * block // (SAMPLED - 1))
+            found.update(stream.read(MIB))
+        return found.hexdigest()
+
+
+def _digest(content: Any) -> str:
+    """Twelve hex digits: enough to tell apart the few thousand things of one run."""
+    text = json.dumps(content, sort_keys=True, default=_plain, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)

@@ -1,0 +1,99 @@
+"""The one figure that needs axes of its own: score against tokens, as SVG that follows the page's colours.
+
+No script runs in the report, so what a mark says when the mouse rests on it is an SVG title. Knows nothing of pages.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from eval.summary import Row, ranked
+from eval.wording import number, percent
+from serve.combination import BASE
+
+WIDE: Final = (860, 380)
+NARROW: Final = (340, 300)
+"""Drawn twice, because text that is scaled down cannot be read on a telephone; the page shows the one that fits."""
+
+
+def pareto(rows: Sequence[Row]) -> list[Row]:
+    """The rows that no other row beats on score without taking more tokens; cheapest first."""
+    front: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row.tokens, -row.score)):
+        if not front or row.score > front[-1].score:
+            front.append(row)
+    return front
+
+
+def scatter(rows: Sequence[Row], baseline: str, size: tuple[int, int]) -> str:
+    """Score over tokens per answer (log scale) with the Pareto line; its points bear the rank of their row."""
+    import altair as alt
+    import vl_convert
+
+    tokens = [row.tokens for row in ranked(rows)]
+    chart = alt.Chart(alt.InlineData(values=_points(rows, baseline))).encode(
+        x=alt.X(
+            "tokens:Q",
+            title="tokens per answer (log scale)",
+            scale=alt.Scale(type="log", domain=[0.8 * min(tokens), 1.25 * max(tokens)], nice=False),
+            axis=alt.Axis(values=_round_numbers(min(tokens), max(tokens)), format=",d"),
+        ),
+        y=alt.Y("score:Q", title="score", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(format="%")),
+    )
+    on_front = chart.transform_filter("datum.front")
+    layers = alt.layer(
+        on_front.mark_line(color="var(--accent)", strokeWidth=1.5, opacity=0.5),
+        on_front.mark_rule(color="var(--accent)", opacity=0.5).encode(y="low:Q", y2="high:Q"),
+        chart.mark_point(size=64, stroke="var(--accent)", strokeWidth=1.5, opacity=1).encode(
+            fill=alt.condition("datum.adapter", alt.value("var(--accent)"), alt.value("var(--paper)")),
+            description="says:N",
+        ),
+        # Up and left of the front there is nothing, by its definition: the place for its labels.
+        chart.mark_text(dx=-6, dy=-8, align="right", color="var(--ink)", fontSize=12).encode(text="rank:N"),
+        chart.mark_text(dx=8, dy=9, align="left", color="var(--ink)", fontSize=12).encode(text="name:N"),
+    )
+    drawn = layers.properties(width=size[0] - 70, height=size[1] - 60).configure(**STYLE)
+    return _titled(vl_convert.vegalite_to_svg(drawn.to_dict()))
+
+
+AXIS: Final[dict[str, Any]] = {
+    "labelColor": "var(--quiet)",
+    "titleColor": "var(--quiet)",
+    "labelFontSize": 12,
+    "titleFontSize": 12,
+    "titleFontWeight": "normal",
+    "gridColor": "var(--rule)",
+    "domain": False,
+    "ticks": False,
+    "labelPadding": 6,
+}
+STYLE: Final[dict[str, Any]] = {"font": "inherit", "background": "transparent", "view": {"stroke": None}, "axis": AXIS}
+
+
+def _round_numbers(low: float, high: float) -> list[int]:
+    """1, 2, 3, 5, 7, 10, 20 ... as far as the figure goes: Vega's own log ticks leave most of theirs unlabelled."""
+    return [n * 10**power for power in range(9) for n in (1, 2, 3, 5, 7) if 0.8 * low <= n * 10**power <= 1.25 * high]
+
+
+def _points(rows: Sequence[Row], baseline: str) -> list[dict[str, Any]]:
+    choices = ranked(rows)
+    front = pareto(choices)
+    return [
+        {
+            "tokens": row.tokens,
+            "score": row.score,
+            "low": row.ci_low,
+            "high": row.ci_high,
+            "says": f"{row.combination}: {percent(row.score)}, {number(row.tokens)} tokens",
+            "rank": str(rank) if row in front else "",
+            "name": "baseline" if row.combination == baseline else "",
+            "adapter": row.adapter != BASE,
+            "front": row in front,
+        }
+        for rank, row in enumerate(choices, start=1)
+    ]
+
+
+def _titled(svg: str) -> str:
+    """Give each mark its description as a title, which browsers show on hover."""
+    return re.sub(r'<path aria-label="([^"]*)"([^>]*)/>', r'<path aria-label="\1"\2><title>\1</title></path>', svg)

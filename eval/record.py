@@ -1,0 +1,154 @@
+"""Records, failures, and the append-only files that hold them: what is written stays written, whatever dies when.
+
+Knows nothing of how answers are made or what their scores mean.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from retrieval.files import FileError
+from serve.chat import Answer, Message, Usage
+from serve.combination import Combination
+
+T = TypeVar("T")
+
+
+class RunError(RuntimeError):
+    """A run that cannot begin, go on or be reported; the message says what is safe and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A passage that was shown to the model, in the order of the prompt."""
+
+    passage: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One example through one combination."""
+
+    id: str
+    combination: Combination
+    prompt: tuple[Message, ...]
+    sources: tuple[Source, ...]
+    text: str
+    usage: Usage
+    seconds: float
+    scores: Mapping[str, float]
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why there is no record. It is never a score: an outage says nothing about a model."""
+
+    id: str
+    combination: Combination
+    reason: str
+    attempts: int
+    """How often this question was tried this way, over all runs of the same command."""
+
+
+def record_of(example: str, combination: Combination, answer: Answer, scores: Mapping[str, float]) -> Record:
+    """What is kept of an answer."""
+    return Record(
+        id=example,
+        combination=combination,
+        prompt=answer.messages,
+        sources=tuple(Source(hit.passage.id, hit.score) for hit in answer.sources),
+        text=answer.text,
+        usage=answer.usage,
+        seconds=round(answer.seconds, 4),
+        scores=scores,
+        finish_reason=answer.finish_reason,
+    )
+
+
+def row_of(entry: Record | Failure) -> dict[str, Any]:
+    """The entry as JSON has it; a combination is its one name."""
+    return asdict(entry) | {"combination": str(entry.combination)}
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a file; none when there is no file yet."""
+    return _read(path, _record)
+
+
+def read_failures(path: Path) -> Iterator[Failure]:
+    """The failures of a file, oldest first; later ones replace earlier ones."""
+    return _read(path, _failure)
+
+
+class Journal:
+    """A JSONL file that only grows, by whole lines."""
+
+    def __init__(self, path: Path) -> None:
+        """Open for appending. A torn last line, left by a death in mid-write, is cut off: it is asked again."""
+        self.path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._length = _whole_lines(path)
+        os.ftruncate(self._file, self._length)
+
+    def append(self, entry: Record | Failure) -> None:
+        """Hand one line to the operating system, which keeps it even if this process is killed the moment after."""
+        line = json.dumps(row_of(entry), ensure_ascii=False).encode() + b"\n"
+        try:
+            written = os.write(self._file, line)
+            if written < len(line):  # a disk takes what still fits and says so only at the next write
+                os.write(self._file, line[written:])
+        except OSError as error:
+            os.ftruncate(self._file, self._length)
+            raise RunError(
+                f"{self.path}: cannot be written: {error.strerror}. Every answer before this one is kept; "
+                "free some space and run the same command to go on."
+            ) from None
+        self._length += len(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+
+
+def _whole_lines(path: Path) -> int:
+    return path.read_bytes().rfind(b"\n") + 1
+
+
+def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    """Each whole line; what stands after the last line break was never finished."""
+    if not path.exists():
+        return
+    # Not splitlines(): it also breaks at characters such as U+2028, which a model may well write inside a string.
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            yield parse(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileError(f"{path}:{number}: not a line of this program ({error!r}); remove the line") from None
+
+
+def _record(row: dict[str, Any]) -> Record:
+    return Record(
+        id=row["id"],
+        combination=Combination.parse(row["combination"]),
+        prompt=tuple(Message(**turn) for turn in row["prompt"]),
+        sources=tuple(Source(**source) for source in row["sources"]),
+        text=row["text"],
+        usage=Usage(**row["usage"]),
+        seconds=row["seconds"],
+        scores=row["scores"],
+        finish_reason=row["finish_reason"],
+    )
+
+
+def _failure(row: dict[str, Any]) -> Failure:
+    return Failure(**row | {"combination": Combination.parse(row["combination"])})

@@ -1,0 +1,209 @@
+"""The report: one HTML file made from a run's folder alone, with no script in it and no request to any host.
+
+Turns an Analysis into what the page needs to be drawn; knows nothing of how any figure was computed.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from eval.analysis import Analysis
+from eval.effects import LEVERS
+from eval.folder import Results
+from eval.peek import MEANING, blamed, varied, wrong_answers
+from eval.plots import NARROW, WIDE, pareto, scatter
+from eval.summary import Row, cells, ranked, scores, to_csv
+from eval.verdict import ALPHA
+from eval.wording import chance, number, percent, points, span
+from retrieval.files import write_atomically
+from serve.combination import GOLD, Combination
+
+HERE: Final = Path(__file__).parent
+OPEN: Final = 14
+"""Rows of the heat map and of the table that are open at once; the rest unfold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A horizontal scale, in per cent of its width."""
+
+    low: float
+    high: float
+    step: float
+
+    @property
+    def ticks(self) -> list[float]:
+        """Where the labels stand."""
+        first, last = math.ceil(self.low / self.step - 1e-9), math.floor(self.high / self.step + 1e-9)
+        return [n * self.step for n in range(first, last + 1)]
+
+    def at(self, value: float) -> str:
+        """The place of a value, for CSS."""
+        inside = min(max(value, self.low), self.high)
+        return f"{100 * (inside - self.low) / (self.high - self.low):.2f}%"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMap:
+    """Scores by combination and slice."""
+
+    slices: dict[str, int]
+    """Each slice with its number of questions."""
+    rows: list[tuple[Row, list[float | None]]]
+
+
+def save(analysis: Analysis, folder: Path) -> Path:
+    """Write summary.csv, verdict.json and report.html; the path of the last."""
+    write_atomically(folder / "summary.csv", to_csv(analysis.rows))
+    write_atomically(folder / "verdict.json", json.dumps(asdict(analysis.verdict), indent=2, ensure_ascii=False) + "\n")
+    write_atomically(folder / "report.html", render(analysis))
+    return folder / "report.html"
+
+
+def render(analysis: Analysis) -> str:
+    """The page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    pages = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters.update(percent=percent, points=points, span=span, chance=chance, number=number)
+    return pages.get_template("report.html.jinja").render(
+        analysis=analysis,
+        css=(HERE / "report.css").read_text(encoding="utf-8"),
+        **_verdict(analysis),
+        **_combinations(analysis),
+        **_levers(analysis),
+        **_cost(analysis),
+        **_wrong(analysis),
+        **_provenance(analysis),
+    )
+
+
+def _verdict(analysis: Analysis) -> dict[str, Any]:
+    rows = {row.combination: row for row in analysis.rows}
+    verdict = analysis.verdict
+    return {
+        "verdict": verdict,
+        "rows": rows,
+        "best": rows.get(verdict.best or ""),
+        "base": rows[verdict.baseline],
+        "alpha": ALPHA,
+        "missing": sum(row.n_infra for row in analysis.rows),
+        "asked": sum(row.n for row in analysis.rows),
+    }
+
+
+def _combinations(analysis: Analysis) -> dict[str, Any]:
+    choices = ranked(analysis.rows)
+    oracles = [row for row in analysis.rows if row.retriever == GOLD and not row.n_infra]
+    heat = heat_map(analysis.results, _telling_first(analysis, choices, oracles))
+    return {
+        "choices": choices,
+        "oracles": oracles,
+        "gaps": [row for row in analysis.rows if row.n_infra],
+        "axis": _axis([bound for row in (*choices, *oracles) for bound in (row.ci_low, row.ci_high)]),
+        "heat": heat if len(heat.slices) > 1 else None,
+        "open_rows": OPEN,
+        "table": [cells(row) for row in analysis.rows],
+    }
+
+
+def _telling_first(analysis: Analysis, choices: list[Row], oracles: list[Row]) -> list[Row]:
+    """The best, the baseline and the best oracle within the rows that are open; the others after them."""
+    baseline = [row for row in choices if row.combination == analysis.verdict.baseline]
+    rows = [*choices[: OPEN - 2], *baseline, *oracles[:1], *choices[OPEN - 2 :], *oracles[1:]]
+    return [row for place, row in enumerate(rows) if row not in rows[:place]]
+
+
+def _levers(analysis: Analysis) -> dict[str, Any]:
+    effects = {lever: [one for one in analysis.effects if one.factor == factor] for factor, lever in LEVERS.items()}
+    bounds = [bound for one in analysis.effects for bound in (one.estimate.low, one.estimate.high, 0.0)]
+    return {
+        "effects": {lever: found for lever, found in effects.items() if found},
+        "effect_axis": _axis(bounds),
+        "left": _left(analysis),
+    }
+
+
+def _left(analysis: Analysis) -> list[tuple[str, str, float]]:
+    """The bar of what is left, as (kind, label, share): won, missing knowledge, missing behaviour."""
+    room = analysis.headroom
+    if room is None:
+        return []
+    knowledge = min(max(0.0, room.knowledge.estimate.value), room.ceiling.value)
+    return [
+        ("won", "right now", room.ceiling.value - knowledge),
+        ("knowledge", "missing knowledge: right with the marked evidence", knowledge),
+        ("behaviour", "missing behaviour: wrong even with it", 1 - room.ceiling.value),
+    ]
+
+
+def _cost(analysis: Analysis) -> dict[str, Any]:
+    choices = ranked(analysis.rows)
+    drawn = (
+        {size: scatter(analysis.rows, analysis.verdict.baseline, size) for size in (WIDE, NARROW)} if choices else {}
+    )
+    return {
+        "wide": drawn.get(WIDE, ""),
+        "narrow": drawn.get(NARROW, ""),
+        "front": [(choices.index(row) + 1, row) for row in pareto(choices)],
+    }
+
+
+def _wrong(analysis: Analysis) -> dict[str, Any]:
+    choices = ranked(analysis.rows)
+    wrong = wrong_answers(analysis.results, Combination.parse(choices[0].combination)) if choices else []
+    return {"wrong": wrong, "blamed": blamed(wrong), "meaning": MEANING, "peeks": varied(wrong)}
+
+
+def _provenance(analysis: Analysis) -> dict[str, Any]:
+    results = analysis.results
+    reasons = Counter(failure.reason for cell in results.failures.values() for failure in cell.values())
+    used = asdict(results.config)
+    del used["keys"]  # hashes: of use to the next run, not to a reader
+    return {
+        "results": results,
+        "reasons": reasons.most_common(10),
+        "config": yaml.safe_dump(_texts(used), sort_keys=False, allow_unicode=True, width=100),
+    }
+
+
+def heat_map(results: Results, rows: Sequence[Row]) -> HeatMap:
+    """The primary score of each row in each slice of the test set."""
+    slices = Counter(example.slice for example in results.examples)
+    members = {name: {one.id for one in results.examples if one.slice == name} for name in slices}
+    tables = [(row, scores(results, Combination.parse(row.combination))) for row in rows]
+    return HeatMap(
+        slices=dict(slices),
+        rows=[
+            (row, [_mean([table[item] for item in table if item in members[name]]) for name in slices])
+            for row, table in tables
+        ],
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _axis(values: Sequence[float]) -> Axis:
+    """A scale around the values that begins and ends at a round number; at most ten labels."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    step = next(size for size in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if (high - low) / size <= 7 or size == 0.5)
+    return Axis(math.floor(low / step + 1e-9) * step, max(math.ceil(high / step - 1e-9) * step, low + step), step)
+
+
+def _texts(value: Any) -> Any:
+    """The settings as YAML can write them."""
+    if isinstance(value, dict):
+        return {key: _texts(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_texts(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value

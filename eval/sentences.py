@@ -1,0 +1,119 @@
+"""What a run means, in plain words with its figures: the finding, who is to thank, what hurts, and what to try next.
+
+Knows nothing of how any of it was computed or where it is shown.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from eval.effects import LEVERS, Effect
+from eval.folder import Results
+from eval.headroom import Headroom
+from eval.stats import Estimate
+from eval.verdict import ALPHA, Finding
+from eval.wording import counted, listed, p_value, percent, points, span
+
+
+def headline(finding: Finding | None) -> str:
+    """The verdict in a few words."""
+    if finding is None:
+        return "No verdict yet"
+    if finding.moved:
+        levers = [LEVERS[factor] for factor in finding.moved]
+        return f"The lever{'s are' if len(levers) > 1 else ' is'} {listed(levers)}"
+    return finding.decision.capitalize()
+
+
+def sentences(
+    results: Results, finding: Finding | None, effects: Sequence[Effect], room: Headroom | None
+) -> tuple[str, ...]:
+    """The verdict in full, the finding first."""
+    if finding is None:
+        return tuple(_gaps(results)) or ("There is nothing to compare: the grid has one combination.",)
+    return (_finding(finding), *_thanks(finding), *_harm(effects), *_axes(room), *_gaps(results))
+
+
+def next_step(results: Results, finding: Finding | None, room: Headroom | None) -> str:
+    """One line: where the larger part of the remaining loss lies."""
+    if any(map(results.missing, results.records)):
+        return "Run the same command again: it asks only for what is missing."
+    if finding is None:
+        return "Add a second adapter, retriever or strategy to the grid, to compare with the first."
+    if room is None:
+        return "Add `gold` to the grid's retrievers: it shows whether knowledge or behaviour is what is missing."
+    missing_knowledge, missing_behaviour = room.knowledge.estimate.value, 1 - room.ceiling.value
+    if missing_knowledge <= 0 and missing_behaviour <= 0:
+        return "Nothing is left to win on these questions; ask harder ones."
+    if missing_knowledge > missing_behaviour:
+        return f"Better retrieval: the marked evidence would bring {room.top} {points(missing_knowledge)} points."
+    return (
+        f"Behaviour (prompt or adapter): even with the marked evidence {room.top.adapter}:{room.top.strategy} loses "
+        f"{percent(missing_behaviour)}."
+    )
+
+
+def _finding(finding: Finding) -> str:
+    best, base, gain = finding.best, finding.base, finding.comparison.difference
+    surprise = f"Holm-corrected {p_value(finding.comparison.p_holm)} over {counted(finding.family, 'comparison')}"
+    figures = f"{_gain(gain.estimate)}; {surprise}; {counted(gain.n, 'question')}"
+    match finding.decision:
+        case "adopt":
+            return (
+                f"Adopt {best.combination}: it scores {percent(best.score)} where the baseline {base.combination} "
+                f"scores {percent(base.score)} ({figures})."
+            )
+        case "not decisive":
+            return (
+                f"Not decisive: {best.combination} scores highest with {percent(best.score)}, the baseline "
+                f"{base.combination} {percent(base.score)}, but that may be chance ({figures})."
+            )
+        case _:
+            return (
+                f"Nothing helped: the baseline {base.combination} scores {percent(base.score)}, and no other "
+                f"combination scores more; the best of them is {best.combination} ({figures})."
+            )
+
+
+def _thanks(finding: Finding) -> Iterator[str]:
+    if finding.moved:
+        yield f"What moved it: {listed([LEVERS[factor] for factor in finding.moved])}."
+    if finding.cheaper:
+        share = finding.cheaper.tokens / finding.best.tokens
+        yield f"{finding.cheaper.combination} cannot be told apart from it and takes {share:.0%} of its tokens."
+
+
+def _harm(effects: Sequence[Effect]) -> Iterator[str]:
+    """A lever that costs score is as much a finding as one that brings some."""
+    for effect in effects:
+        if effect.p_holm < ALPHA and effect.estimate.value < 0:
+            yield (
+                f"The {effect.factor} {effect.level} hurts: against {effect.against} the score changes by "
+                f"{_gain(effect.estimate)}, on average over the grid."
+            )
+
+
+def _axes(room: Headroom | None) -> Iterator[str]:
+    if room is None:
+        return
+    knowledge = room.knowledge.estimate
+    more = "could still bring" if knowledge.low > 0 else "has little left to bring:"
+    yield (
+        f"With the marked evidence in its prompt instead of what is retrieved, {room.top} would score "
+        f"{percent(room.ceiling.value)}, so better retrieval {more} {_gain(knowledge)}."
+    )
+    if room.behaviour and room.adapter:
+        yield (
+            f"With that evidence, the adapter {room.adapter} differs from the base model by "
+            f"{_gain(room.behaviour.estimate)}: that part is behaviour, not knowledge."
+        )
+
+
+def _gain(estimate: Estimate) -> str:
+    return f"{points(estimate.value)} points, 95% interval {span(estimate)}"
+
+
+def _gaps(results: Results) -> list[str]:
+    gaps = {cell: missing for cell in results.records if (missing := results.missing(cell))}
+    if not gaps:
+        return []
+    answers, combinations = counted(sum(gaps.values()), "answer"), counted(len(results.records), "combination")
+    return [f"{answers} missing: {len(gaps)} of {combinations} cannot be ranked."]

@@ -1,0 +1,182 @@
+"""From records to one row a combination: score, difference from the baseline, tokens and time, each with its interval.
+
+    summary.csv is `to_csv(summarise(results))`
+
+Knows nothing of verdicts, plots or how answers were made.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Final
+
+from eval.folder import Results
+from eval.record import Record
+from eval.stats import Difference, holm, mean, paired, quantile
+from serve.combination import GOLD, Combination
+
+ENOUGH_FOR_P95: Final = 59
+"""0.95 ** 59 < 0.05: of fewer answers even the slowest may well be below the true 95th percentile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A cell against the baseline; `p_holm` is corrected for all that could be chosen, and NaN for an oracle."""
+
+    difference: Difference
+    p_holm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of summary.csv; the fields are its columns, in order."""
+
+    combination: str
+    strategy: str
+    retriever: str
+    adapter: str
+    n: int
+    """Questions planned."""
+    n_format_fail: int
+    n_infra: int
+    """Questions without an answer. With any, the cell is not ranked and not compared."""
+    score: float
+    ci_low: float
+    ci_high: float
+    delta: float | None = None
+    delta_ci_low: float | None = None
+    delta_ci_high: float | None = None
+    p_holm: float | None = None
+    prompt_tokens: float
+    completion_tokens: float
+    tokens_per_correct: float
+    latency_p50_s: float
+    latency_p95_s: float
+    others: Mapping[str, float]
+    """Means of the other scorers, one column each."""
+
+    @property
+    def tokens(self) -> float:
+        """What an answer costs, on average."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+def summarise(results: Results) -> tuple[Row, ...]:
+    """The rows, best first, of equals the one with fewer tokens; then the oracle arms; then the cells with gaps."""
+    compared = comparisons(results)
+    return tuple(sorted((_row(results, cell, compared.get(cell)) for cell in results.records), key=_place))
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """The rows that could be chosen: no gaps, no oracle."""
+    return [row for row in rows if _group(row) == 0]
+
+
+def scores(results: Results, cell: Combination) -> dict[str, float]:
+    """The primary score of each example in this cell."""
+    return {item: record.scores[results.config.task.primary] for item, record in results.records[cell].items()}
+
+
+def difference(results: Results, after: Combination, before: Combination) -> Difference:
+    """One cell against another, on the questions that both were asked."""
+    ours, theirs = scores(results, after), scores(results, before)
+    common = [item for item in ours if item in theirs]
+    return paired([ours[item] for item in common], [theirs[item] for item in common])
+
+
+def comparisons(results: Results) -> dict[Combination, Comparison]:
+    """Every cell without gaps against the baseline; empty when the baseline itself has gaps."""
+    if results.missing(results.baseline):
+        return {}
+    others = [cell for cell in results.records if cell != results.baseline and not results.missing(cell)]
+    found = {cell: difference(results, cell, results.baseline) for cell in others}
+    declared = [cell for cell in others if cell.retriever != GOLD]
+    corrected = dict(zip(declared, holm([found[cell].p for cell in declared]), strict=True))
+    return {cell: Comparison(found[cell], corrected.get(cell, math.nan)) for cell in others}
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The rows as text, rounded to what their intervals can carry."""
+    sheet = io.StringIO()
+    writer = csv.writer(sheet, lineterminator="\n")
+    writer.writerow([*COLUMNS, *rows[0].others])
+    writer.writerows(cells(row).values() for row in rows)
+    return sheet.getvalue()
+
+
+def cells(row: Row) -> dict[str, str]:
+    """One row as it is printed, by column: the same in summary.csv and in the report's table."""
+    shown = {name: _shown(name, getattr(row, name)) for name in COLUMNS}
+    return shown | {name: _shown(name, value) for name, value in row.others.items()}
+
+
+COLUMNS: Final = tuple(field.name for field in fields(Row) if field.name != "others")
+DIGITS: Final = {"prompt_tokens": 1, "completion_tokens": 1, "tokens_per_correct": 1}
+
+
+def _shown(column: str, value: str | float | None) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if not isinstance(value, float) or math.isinf(value):
+        return str(value)
+    return f"{value:.3g}" if column == "p_holm" else f"{value:.{DIGITS.get(column, 4)}f}"
+
+
+def _group(row: Row) -> int:
+    return 2 if row.n_infra else 1 if row.retriever == GOLD else 0
+
+
+def _place(row: Row) -> tuple[int, float, float, str]:
+    if row.n_infra:  # half a score must not look like a rank
+        return _group(row), 0.0, 0.0, row.combination
+    return _group(row), -row.score, row.tokens, row.combination
+
+
+def _row(results: Results, cell: Combination, compared: Comparison | None) -> Row:
+    records = list(results.records[cell].values())
+    score = mean(list(scores(results, cell).values()))
+    change = compared.difference.estimate if compared else None
+    seconds = [record.seconds for record in records]
+    return Row(
+        combination=str(cell),
+        strategy=cell.strategy,
+        retriever=cell.retriever,
+        adapter=cell.adapter,
+        n=len(records) + results.missing(cell),
+        n_format_fail=_format_failures(results, records),
+        n_infra=results.missing(cell),
+        score=score.value,
+        ci_low=score.low,
+        ci_high=score.high,
+        delta=change.value if change else None,
+        delta_ci_low=change.low if change else None,
+        delta_ci_high=change.high if change else None,
+        p_holm=compared.p_holm if compared else None,
+        prompt_tokens=_mean([record.usage.prompt_tokens for record in records]),
+        completion_tokens=_mean([record.usage.completion_tokens for record in records]),
+        tokens_per_correct=_tokens_per_correct(records, score.value * len(records)),
+        latency_p50_s=quantile(seconds, 0.5),
+        latency_p95_s=quantile(seconds, 0.95) if len(seconds) >= ENOUGH_FOR_P95 else math.nan,
+        others={
+            name: _mean([record.scores[name] for record in records])
+            for name in results.config.task.scorers
+            if name != results.config.task.primary
+        },
+    )
+
+
+def _format_failures(results: Results, records: Sequence[Record]) -> int:
+    """Replies that miss the format the task asks for; none when it asks for none."""
+    names = [name for name, scorer in results.config.task.scorers.items() if scorer.kind == "json_format"]
+    return sum(any(not record.scores[name] for name in names) for record in records)
+
+
+def _tokens_per_correct(records: Sequence[Record], right: float) -> float:
+    spent = sum(record.usage.prompt_tokens + record.usage.completion_tokens for record in records)
+    return spent / right if right else math.inf
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan

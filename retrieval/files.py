@@ -1,0 +1,144 @@
+"""The doors for files that people write: YAML into frozen dataclasses, JSONL into rows, and writes that never tear.
+
+Every problem names file, line and remedy. Knows nothing of what the files mean.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+STRICT: Final = ConfigDict(extra="forbid", strict=False)
+"""A settings dataclass writes `__pydantic_config__: ClassVar = STRICT`, and a misspelt key in its YAML is refused."""
+
+
+class FileError(ValueError):
+    """A file that cannot be used as it is: a sentence for each problem, with the place and the remedy."""
+
+
+def read_yaml(path: Path, kind: type[T], overrides: Sequence[str] = ()) -> T:
+    """Read a YAML mapping into the dataclass `kind`; `overrides` are `key=value` or `key.inner=value`.
+
+    Raises FileError with every problem at once, each with the line it stands on.
+    """
+    text = read_text(path)
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        data = yaml.safe_load(text) if node else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise FileError(
+            f"{path}:{mark.line + 1 if mark else 1}: not YAML: {getattr(error, 'problem', error)}"
+        ) from None
+    if not isinstance(data, dict):
+        raise FileError(f"{path}:1: expected `key: value` lines, found a {type(data).__name__}")
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        raise FileError("\n".join(_sentence(path, node, kind, problem) for problem in error.errors())) from None
+
+
+def read_text(path: Path) -> str:
+    """The file's text; FileError when it is missing, a folder, or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{path}: cannot be read: {error}") from None
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) for each non-blank line; FileError names the first line that is not an object."""
+    # Not splitlines(): it also breaks at U+2028 and U+0085, which may stand inside a JSON string as they are.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise FileError(
+                f"{path}:{number}: not JSON ({error.msg} at column {error.colno}): one object a line"
+            ) from None
+        if not isinstance(row, dict):
+            raise FileError(f"{path}:{number}: expected a JSON object, found a {type(row).__name__}")
+        yield number, row
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of the file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write all rows or none."""
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside, flush to disk, rename: a reader sees the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise FileError(
+            f"{path}: cannot be written: {error.strerror}. Free some space or choose another folder."
+        ) from error
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set one `a.b=value`; the value is read as YAML, so `true`, `3` and `[a, b]` mean what they say."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise FileError(f"{override!r} on the command line is not key=value")
+    *outer, last = key.split(".")
+    for name in outer:
+        data = data.setdefault(name, {})
+    data[last] = yaml.safe_load(value)
+
+
+def _sentence(path: Path, root: yaml.Node | None, kind: type, problem: Any) -> str:
+    """One pydantic problem as `file:line: key: what - remedy`."""
+    trail = [str(part) for part in problem["loc"]]
+    where = f"{path}:{_line(root, trail)}: {'.'.join(trail) or 'the whole file'}"
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = sorted(getattr(kind, "__dataclass_fields__", {})) if len(trail) == 1 else []
+        near = get_close_matches(trail[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}." if known else "remove it."
+        return f"{where}: unknown key; {hint}"
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{where}: this key is required and missing"
+    return f"{where}: {problem['msg']}"
+
+
+def _line(node: yaml.Node | None, trail: Sequence[str]) -> int:
+    """The line of the deepest part of `trail` that the file has."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in trail:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == part), None)
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            pair = (node.value[int(part)],) * 2
+        else:
+            pair = None
+        if pair is None:
+            return line
+        line, node = pair[0].start_mark.line + 1, pair[1]
+    return line

@@ -1,0 +1,158 @@
+"""An index's life on disk: immutable generations, and CURRENT, which names the one in use.
+
+    handbook/
+      CURRENT        gen-0002
+      gen-0002/      manifest.json, index.faiss, passages.jsonl, words/
+      gen-0001/      the one before; older ones are removed
+
+A generation is written aside, flushed, renamed, and only then named by CURRENT: whenever a build dies, there is the old
+index or the new one. Knows nothing of what the files hold but their hashes.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from retrieval.files import FileError, file_hash, read_text, write_atomically
+from retrieval.manifest import Manifest, from_json, to_json
+from retrieval.passage import RetrievalError
+
+CURRENT: Final = "CURRENT"
+MANIFEST: Final = "manifest.json"
+LOCK: Final = ".lock"
+ASIDE: Final = ".building"
+GENERATION: Final = re.compile(r"gen-\d{4,}")
+KEPT: Final = 2
+"""Generations left after a build: the new one, and the one that a reader may be opening at this moment."""
+
+
+def unusable(index: Path, place: Path, what: str, options: str = "") -> RetrievalError:
+    """What is wrong, where, and the command that makes the index anew."""
+    return RetrievalError(f"{place}: {what}; make the index with `python -m retrieval build DOCS {index}{options}`")
+
+
+def current(index: Path) -> Path:
+    """The folder of the generation in use."""
+    pointer = index / CURRENT
+    if not pointer.is_file():
+        raise unusable(index, index, "there is no index here")
+    name = read_text(pointer).strip()
+    if not GENERATION.fullmatch(name) or not (index / name / MANIFEST).is_file():
+        raise unusable(index, pointer, f"names {name!r}, which is not a whole generation")
+    return index / name
+
+
+def verified(generation: Path) -> Manifest:
+    """The generation's manifest, after every file was found to be what was written."""
+    index, file = generation.parent, generation / MANIFEST
+    manifest = from_json(read_text(file))
+    if manifest is None:
+        raise unusable(index, file, "damaged, or of another version")
+    for name, sha256 in manifest.files.items():
+        if not (generation / name).is_file():
+            raise unusable(index, generation / name, "missing")
+        if file_hash(generation / name) != sha256:
+            raise unusable(index, generation / name, "damaged since it was written")
+    return manifest
+
+
+def in_use(index: Path) -> Manifest | None:
+    """The manifest of the generation in use, or None when there is none that is whole."""
+    try:
+        return verified(current(index))
+    except (FileError, RetrievalError):
+        return None
+
+
+@contextmanager
+def alone(index: Path) -> Iterator[None]:
+    """Be the only one that builds this index; the system releases the lock however the process ends."""
+    with _sentences(index):
+        index.mkdir(parents=True, exist_ok=True)
+        if any(index.iterdir()) and not (index / LOCK).exists() and not (index / CURRENT).exists():
+            raise RetrievalError(f"{index}: holds other files and no index; choose a new or empty folder")
+        lock = (index / LOCK).open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RetrievalError(f"{index}: another build of this index is running; wait until it ends") from None
+        yield
+
+
+def publish(index: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+    """Let `fill` write the files into a new generation and put it in use; the caller is `alone`."""
+    aside = index / ASIDE
+    _clear(index)
+    try:
+        with _sentences(index):
+            aside.mkdir()
+            fill(aside)
+            complete = replace(manifest, files=_hashes(aside))
+            write_atomically(aside / MANIFEST, to_json(complete))
+            _flush(aside)
+            _put_in_use(index, aside)
+    finally:
+        _clear(index)
+    for old in _generations(index)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return complete
+
+
+def _clear(index: Path) -> None:
+    """Remove what a build that died has left; it was alone, and so are we."""
+    shutil.rmtree(index / ASIDE, ignore_errors=True)
+    for pointer in index.glob(f".{CURRENT}.*"):
+        pointer.unlink()
+
+
+def _put_in_use(index: Path, aside: Path) -> None:
+    newest = _generations(index)[-1:]
+    number = int(newest[0].name.removeprefix("gen-")) + 1 if newest else 1
+    generation = aside.rename(index / f"gen-{number:04}")
+    _flush_entry(index)
+    write_atomically(index / CURRENT, generation.name + "\n")
+    _flush_entry(index)
+
+
+def _generations(index: Path) -> list[Path]:
+    """Oldest first."""
+    found = [folder for folder in index.iterdir() if GENERATION.fullmatch(folder.name)]
+    return sorted(found, key=lambda folder: int(folder.name.removeprefix("gen-")))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
+
+
+def _flush(folder: Path) -> None:
+    """To the disk, every file and then the folders that name them."""
+    for entry in (*folder.rglob("*"), folder):
+        _flush_entry(entry)
+
+
+def _flush_entry(entry: Path) -> None:
+    descriptor = os.open(entry, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _sentences(index: Path) -> Iterator[None]:
+    """A full disk, a read-only one, a file in the way: the system's reason and what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or "it does not fit on the disk"  # NumPy says only how many bytes it could not write
+        raise FileError(
+            f"{index}: cannot be written: {reason}. Free some space or choose another folder; no index was changed."
+        ) from error

@@ -1,0 +1,57 @@
+"""The nouns of retrieval: a document, a piece of it, a piece that was found, and what was asked.
+
+Knows nothing of how pieces are made, stored or searched.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class RetrievalError(ValueError):
+    """Documents, an index or a setting that cannot be used; the message says where and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A source text; `meta` is what its owner says about it (domain, year, answer ...)."""
+
+    id: str
+    title: str
+    text: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """`document.text[start:end]`, with enough of its document to be shown and cited."""
+
+    document: str
+    title: str
+    text: str
+    start: int
+    end: int
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """`doc@120-480`: the form in which a test set names its evidence."""
+        return f"{self.document}@{self.start}-{self.end}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that was found; rank 1 is the best, and a score compares only within one search."""
+
+    passage: Passage
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked: the text, the turns before it (oldest first), and what the caller knows besides."""
+
+    text: str
+    history: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)

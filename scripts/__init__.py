@@ -1,0 +1,1 @@
+"""Thin programs around the rooms: the demo, its world and model, training chats, fetching, benchmarks."""

@@ -1,0 +1,117 @@
+"""`python -m serve up STACK | models | ask ID QUESTION`. Knows the other files' names and nothing of their work."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any, Final, Never
+
+import httpx
+
+from retrieval.files import FileError
+from retrieval.passage import RetrievalError
+from retrieval.retriever import open_retriever
+from serve.chat import ServeError
+from serve.engine import Engine
+from serve.gateway import listen, serve
+from serve.pipeline import Pipeline
+from serve.stack import Stack
+
+URL: Final = "http://127.0.0.1:8000/v1"
+
+
+def main() -> int:
+    args = _arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        match args.command:
+            case "up":
+                up(args.stack, args.port)
+            case "models":
+                print(*models(args.url), sep="\n")
+            case "ask":
+                print(ask(args.id, args.question, args.url))
+    except (FileError, RetrievalError, ServeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def up(path: Path, port: int) -> None:
+    """Serve a stack until told to stop; what can be refused is refused before the engine is started."""
+    stack = Stack.load(path)
+    listener = listen(port)
+    for settings in stack.retrievers.values():
+        open_retriever(settings)
+    with suppress(KeyboardInterrupt), nullcontext() if stack.url else Engine(stack) as engine:
+        asyncio.run(serve(Pipeline(stack, engine.transport if engine else None), listener))
+
+
+def models(url: str) -> list[str]:
+    """The ids on offer at a gateway."""
+    return [card["id"] for card in _call("GET", f"{url}/models")["data"]]
+
+
+def ask(model: str, question: str, url: str) -> str:
+    """One question, one way; the sources go to stderr."""
+    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    completion = _call("POST", f"{url}/chat/completions", body)
+    for source in completion.get("sources", []):
+        print(f"[S{source['n']}] {source['title']} ({source['id']})", file=sys.stderr)
+    return str(completion["choices"][0]["message"]["content"])
+
+
+def _call(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
+    try:
+        response = httpx.request(method, url, json=body, timeout=600)
+        answer = response.json()
+    except (httpx.HTTPError, ValueError):
+        raise ServeError(f"no gateway answers at {url}; start one with `python -m serve up STACK`") from None
+    if not response.is_success:
+        raise ServeError(answer["error"]["message"])
+    return answer
+
+
+def _arguments() -> argparse.Namespace:
+    parser = _described(_Parser(prog="python -m serve"), "models")
+    parser.description = "Answer questions with every combination of adapter, retriever and strategy of a stack."
+    commands = parser.add_subparsers(dest="command", required=True)
+    start = _described(
+        commands.add_parser("up", help="start the engine and the gateway"), "up out/demo/world/stack.yaml"
+    )
+    start.add_argument("stack", type=Path, help="a stack.yaml")
+    start.add_argument(
+        "--port", type=int, default=8000, help="of the gateway, on this machine only (default: %(default)s)"
+    )
+    listing = _described(commands.add_parser("models", help="list the combinations on offer"), "models")
+    asking = _described(commands.add_parser("ask", help="one question, one way"), f'ask base:none:direct "{_QUESTION}"')
+    asking.add_argument("id", help="adapter:retriever:strategy")
+    asking.add_argument("question")
+    for command in (listing, asking):
+        command.add_argument("--url", default=URL, help="of the gateway (default: %(default)s)")
+    return parser.parse_args()
+
+
+_QUESTION: Final = "Who founded Varn?"
+
+
+def _described(parser: argparse.ArgumentParser, example: str) -> argparse.ArgumentParser:
+    parser.epilog = f"Example: python -m serve {example}"
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A mistyped command exits with 1 like any other error; argparse's own 2 would mean a failed gate."""
+
+    def error(self, message: str) -> Never:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: {message}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The nouns of a conversation: messages, how to sample, one reply, and the answer a strategy makes of replies.
+
+Knows nothing of HTTP, of engines, or of how a prompt is laid out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+from pydantic import ConfigDict
+
+from retrieval.files import STRICT
+from retrieval.passage import Hit
+
+Role = Literal["system", "user", "assistant"]
+
+
+class ServeError(RuntimeError):
+    """A question that cannot be asked, or an engine that cannot be started; the message says what to do."""
+
+
+class Unavailable(ServeError):  # noqa: N818 - a state of the engine, not a mistake of anybody's
+    """The engine did not answer (refused, timed out, 5xx). It says nothing about the model and is never an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the engine counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen, in the words of the OpenAI API; the default is greedy."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(
+                f"temperature is {self.temperature}; 0 is greedy, more is more random, less than 0 nothing"
+            )
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it is a share of the probability, above 0 and at most 1")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}; an answer needs at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came back from one call; `finish_reason` is `stop`, or `length` when `max_tokens` cut it off."""
+
+    text: str
+    usage: Usage
+    finish_reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a strategy makes of a query."""
+
+    text: str
+    messages: tuple[Message, ...]
+    """The prompt of the last call."""
+    sources: tuple[Hit, ...]
+    """What was retrieved: passages first, so that `[S2]` in the prompt is `sources[1]`."""
+    usage: Usage
+    """Summed over all calls."""
+    seconds: float
+    """From the question to the answer, retrieval included."""
+    finish_reason: str
+
+
+class Model(Protocol):
+    """Something that answers a chat: a base model, or one with an adapter."""
+
+    async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
+        """The model's next turn; without `sampling`, as the stack says. Raises Unavailable, or ServeError."""
+        ...

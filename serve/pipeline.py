@@ -1,0 +1,168 @@
+"""Ask one question one way. The only code that answers: an evaluation and the gateway both call it.
+
+    async with Pipeline(stack) as pipeline:
+        answer = await pipeline.ask(Combination.parse("base:none:direct"), Query("Who founded Varn?"))
+
+Talks to one server, which it neither starts nor guards (see `serve.engine`).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Final, Self, TypeVar
+
+import httpx
+
+from retrieval.passage import Hit, Query
+from retrieval.retriever import NoRetrieval, Retriever, open_retriever
+from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError
+from serve.combination import BASE, NONE, Combination
+from serve.stack import Stack
+from serve.strategies import STREAMED, Strategy, build, shown
+from serve.upstream import Upstream, connect
+
+Piece = tuple[Hit, ...] | str | Answer
+"""What a listener hears, in this order: the sources, text as it is written, the whole answer."""
+
+T = TypeVar("T")
+
+
+class Pipeline:
+    """A stack, ready to answer: its retrievers are open and its strategies built."""
+
+    def __init__(self, stack: Stack, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """`transport` leads to an engine of our own (`Engine.transport`); without it, `stack.url` is called."""
+        self.stack: Final = stack
+        self._retrievers: Final[Mapping[str, Retriever]] = {
+            NONE: NoRetrieval(),
+            **{name: open_retriever(settings) for name, settings in stack.retrievers.items()},
+        }
+        self._strategies: Final[Mapping[str, Strategy]] = {
+            name: build(settings, self._retrievers) for name, settings in stack.strategies.items()
+        }
+        self._http: Final = connect(stack.url, transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._http.aclose()
+
+    async def ask(
+        self,
+        combination: Combination,
+        query: Query,
+        retriever: Retriever | None = None,
+        sampling: Sampling | None = None,
+    ) -> Answer:
+        """Answer the query this one way; `retriever` and `sampling`, when given, stand in for the stack's."""
+        found_by = retriever or _named("retriever", combination.retriever, self._retrievers)
+        return await self._answer(combination, query, found_by, self.model(combination.adapter, sampling))
+
+    async def stream(
+        self,
+        combination: Combination,
+        query: Query,
+        retriever: Retriever | None = None,
+        sampling: Sampling | None = None,
+    ) -> AsyncGenerator[Piece, None]:
+        """The same answer, heard while it is made when the strategy allows it, and in one piece otherwise."""
+        heard: asyncio.Queue[Piece | None] = asyncio.Queue()
+        found_by = retriever or _named("retriever", combination.retriever, self._retrievers)
+        model = self.model(combination.adapter, sampling)
+        aloud = _named("strategy", combination.strategy, self.stack.strategies).kind in STREAMED
+        if aloud:
+            tell = heard.put_nowait
+            work = self._answer(combination, query, _AloudRetriever(found_by, tell), _AloudModel(model, tell))
+        else:
+            work = self._answer(combination, query, found_by, model)
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda _: heard.put_nowait(None))
+        try:
+            while (piece := await heard.get()) is not None:
+                yield piece
+            answer = await task
+            if not aloud:
+                yield answer.sources
+                yield answer.text
+            yield answer
+        finally:
+            task.cancel()
+
+    def model(self, adapter: str, sampling: Sampling | None = None) -> Upstream:
+        """The base model, or the one with this adapter."""
+        if adapter != BASE:
+            _named("adapter", adapter, self.stack.adapters)
+        name = self.stack.model if adapter == BASE else adapter
+        return Upstream(self._http, name, sampling or self.stack.sampling)
+
+    async def healthy(self) -> bool:
+        """Whether the server behind this pipeline would answer now."""
+        try:
+            return (await self._http.get("models", timeout=5.0)).is_success
+        except httpx.TransportError:
+            return False
+
+    async def _answer(self, combination: Combination, query: Query, retriever: Retriever, model: Model) -> Answer:
+        started = time.perf_counter()
+        strategy = _named("strategy", combination.strategy, self._strategies)
+        answer = await strategy(query, retriever, model)
+        return replace(answer, seconds=time.perf_counter() - started)
+
+
+async def probe_adapters(pipeline: Pipeline) -> None:
+    """Refuse adapters that change nothing: one whose modules vLLM does not know is served as the bare base model."""
+    base = await _first_token(pipeline.model(BASE))
+    if base is None:
+        return
+    dead = [name for name in pipeline.stack.adapters if await _first_token(pipeline.model(name)) == base]
+    if dead:
+        raise ServeError("\n".join(f"{pipeline.stack.where('adapters', name)}: {name} {_NO_EFFECT}" for name in dead))
+
+
+_NO_EFFECT: Final = "has no effect: it answers like the base model to the last digit. Train it again, or leave it out."
+
+
+async def _first_token(model: Upstream) -> object:
+    """The log-probabilities at the start of the answer to a fixed prompt; None when the server does not tell them."""
+    prompt = (Message("user", "Question: Who are you?"),)
+    completion = await model.complete(prompt, Sampling(max_tokens=1), logprobs=True, top_logprobs=5)
+    return completion["choices"][0].get("logprobs")
+
+
+@dataclass(frozen=True, slots=True)
+class _AloudRetriever:
+    """A retriever that also tells what it found."""
+
+    retriever: Retriever
+    tell: Callable[[Piece], None]
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        hits = shown(await self.retriever.search(query))
+        self.tell(hits)
+        return hits
+
+
+@dataclass(frozen=True, slots=True)
+class _AloudModel:
+    """A model that also tells what it writes, while it writes."""
+
+    model: Upstream
+    tell: Callable[[Piece], None]
+
+    async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
+        async for piece in self.model.stream(messages, sampling):
+            if isinstance(piece, Reply):
+                return piece
+            self.tell(piece)
+        raise AssertionError("a stream ends with its Reply")
+
+
+def _named(what: str, name: str, known: Mapping[str, T]) -> T:
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(known) or 'none'}"
+        raise ServeError(f"the stack has no {what} {name!r}; {hint}")
+    return known[name]

@@ -1,0 +1,161 @@
+"""`stack.yaml`: the base model, its adapters, the named retrievers and strategies, and how to sample.
+
+Reads and checks the file; knows nothing of engines, and opens none of the things it names.
+"""
+
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, ConfigDict
+
+from retrieval.files import STRICT, FileError, read_text, read_yaml
+from retrieval.retriever import RetrieverSettings
+from serve.chat import Sampling
+from serve.combination import BASE, GOLD, NAME, NONE, Combination
+from serve.strategies import StrategySettings
+
+T = TypeVar("T")
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not a name: small letters, digits, `.`, `_`, `-`, at most 64, a letter or digit first"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """How vLLM is started; settings that are not here have vLLM's own defaults."""
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    max_model_len: int = 4096
+    """The most tokens of prompt and answer together."""
+    gpu_memory_utilization: float = 0.9
+    """The engine's share of the GPU; an embedder beside it needs the rest. Without a GPU it means nothing."""
+    arguments: tuple[str, ...] = ()
+    """More arguments of vLLM's server, as on its command line."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Everything a question can be answered with. The parts are named; a Combination picks one of each."""
+
+    model: str
+    """A model folder, or a hub id (`Qwen/Qwen3-4B-Instruct-2507`) that is already on this machine."""
+    strategies: dict[Name, StrategySettings]
+    adapters: dict[Name, Path] = field(default_factory=dict)
+    retrievers: dict[Name, RetrieverSettings] = field(default_factory=dict)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    sampling: Sampling = field(default_factory=Sampling)
+    url: str | None = None
+    """An OpenAI-compatible server to use (`http://host:8000/v1`) instead of starting an engine."""
+    file: Path | None = None
+    """Where it was read from; not a key of the file."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    @classmethod
+    def load(cls, path: Path) -> "Stack":
+        """Read a stack; relative paths in it are relative to it. FileError has every problem at once."""
+        written = read_yaml(path, cls)
+        stack = _resolved(written, path)
+        problems = list(_problems(stack))
+        if written.file is not None:
+            problems.append((("file",), "unknown key; remove it."))
+        if problems:
+            raise FileError("\n".join(f"{stack.where(*trail)}: {'.'.join(trail)}: {what}" for trail, what in problems))
+        return stack
+
+    @property
+    def combinations(self) -> tuple[Combination, ...]:
+        """Every combination on offer, `base` and `none` first."""
+        names = product((BASE, *self.adapters), (NONE, *self.retrievers), self.strategies)
+        return tuple(Combination(*parts) for parts in names)
+
+    def only(self, combinations: Iterable[Combination]) -> "Stack":
+        """The stack without what these combinations do not use, so that nothing unused is checked or started."""
+        wanted = tuple(combinations)
+        strategies = {c.strategy for c in wanted}
+        examples = {self.strategies[name].examples_from for name in strategies if name in self.strategies}
+        return replace(
+            self,
+            adapters=_kept(self.adapters, {c.adapter for c in wanted}),
+            retrievers=_kept(self.retrievers, {c.retriever for c in wanted} | examples),
+            strategies=_kept(self.strategies, strategies),
+        )
+
+    def where(self, *trail: str) -> str:
+        """`stack.yaml:12`, for a sentence about the value under these keys."""
+        return f"{self.file}:{_nearest(lines(self.file), trail)}" if self.file else ".".join(trail)
+
+
+def lines(path: Path) -> Mapping[tuple[str, ...], int]:
+    """The line of every key of a YAML file, by its trail of keys."""
+    return dict(_walk(yaml.compose(read_text(path), yaml.SafeLoader), ()))
+
+
+def _walk(node: yaml.Node | None, trail: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*trail, key.value), key.start_mark.line + 1
+            yield from _walk(value, (*trail, key.value))
+
+
+def _nearest(places: Mapping[tuple[str, ...], int], trail: tuple[str, ...]) -> int:
+    """The line of the trail, or of the nearest key above it."""
+    return next((places[trail[:n]] for n in range(len(trail), 0, -1) if trail[:n] in places), 1)
+
+
+def _problems(stack: Stack) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What the types cannot say, as (trail of keys, sentence)."""
+    if not stack.strategies:
+        yield ("strategies",), "a stack needs at least one strategy, e.g. `direct: {kind: direct}`"
+    if BASE in stack.adapters:
+        yield ("adapters", BASE), f"`{BASE}` always means no adapter; choose another name"
+    for name, meaning in ((NONE, "no retrieval"), (GOLD, "the marked evidence, which only an evaluation has")):
+        if name in stack.retrievers:
+            yield ("retrievers", name), f"`{name}` always means {meaning}; choose another name"
+    for name, settings in stack.strategies.items():
+        wanted, known = settings.examples_from, ", ".join(stack.retrievers) or "none"
+        if wanted and wanted not in stack.retrievers:
+            yield ("strategies", name, "examples_from"), f"there is no retriever {wanted!r}; there is: {known}"
+
+
+def _resolved(stack: Stack, path: Path) -> Stack:
+    here = path.parent.resolve()
+    return replace(
+        stack,
+        model=stack.model if stack.url else _model(stack.model, here),
+        adapters={name: (here / folder).resolve() for name, folder in stack.adapters.items()},
+        retrievers={name: replace(one, index=(here / one.index).resolve()) for name, one in stack.retrievers.items()},
+        strategies={name: _with_path(one, here) for name, one in stack.strategies.items()},
+        file=path,
+    )
+
+
+def _with_path(settings: StrategySettings, here: Path) -> StrategySettings:
+    file = settings.demonstrations
+    return replace(settings, demonstrations=(here / file).resolve()) if file else settings
+
+
+def _model(model: str, here: Path) -> str:
+    """A folder stays one however the program was started; `owner/name` without such a folder is a hub id."""
+    folder = (here / model).resolve()
+    is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", model) and not folder.exists()
+    return model if is_id else str(folder)
+
+
+def _kept(named: dict[str, T], names: Container[str | None]) -> dict[str, T]:
+    return {name: one for name, one in named.items() if name in names}

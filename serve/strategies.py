@@ -1,0 +1,177 @@
+"""How a question becomes a prompt, and a reply an answer. The layout lives here and nowhere else.
+
+Knows nothing of HTTP, of engines, or of who asks: an evaluation and the gateway call the same functions.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import ConfigDict
+
+from retrieval.files import STRICT, FileError, read_jsonl
+from retrieval.passage import Hit, Query
+from retrieval.retriever import NoRetrieval, Retriever
+from serve.chat import Answer, Message, Model
+
+Strategy = Callable[[Query, Retriever, Model], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategySettings:
+    """One named strategy of a stack."""
+
+    kind: Literal["direct", "instructed", "fewshot", "cot"]
+    instructions: str = ""
+    """The system message."""
+    demonstrations: Path | None = None
+    """Worked examples shown to every question: JSONL of `{"messages": [user, assistant, ...]}`."""
+    examples_from: str | None = None
+    """A retriever of the stack that finds worked examples (documents with an `answer`) for each question."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def __post_init__(self) -> None:
+        shows = self.demonstrations or self.examples_from
+        if self.kind == "direct" and (self.instructions or shows):
+            raise ValueError(
+                "`direct` asks the bare question; with instructions it is `instructed`, with examples `fewshot`"
+            )
+        if self.kind in ("instructed", "cot") and not self.instructions.strip():
+            raise ValueError(f"`{self.kind}` needs instructions, the text of its system message")
+        if self.kind == "instructed" and shows:
+            raise ValueError("`instructed` shows no examples; with demonstrations or examples_from it is `fewshot`")
+        if self.kind == "fewshot" and not shows:
+            raise ValueError("`fewshot` needs demonstrations (a JSONL file of chats) or examples_from (a retriever)")
+
+
+def build(settings: StrategySettings, retrievers: Mapping[str, Retriever]) -> Strategy:
+    """The strategy that `settings` describe; `retrievers` are the stack's, by name."""
+    return KINDS[settings.kind](settings, retrievers)
+
+
+def last_answer(text: str) -> str:
+    """What follows the last `Answer:`, or everything when the model wrote no such line.
+
+    >>> last_answer("Two and two. Answer: 5? No.\\nAnswer: 4")
+    '4'
+    """
+    return text.rpartition("Answer:")[2].strip()
+
+
+def layout(shots: Sequence[Message], query: Query, hits: Sequence[Hit], instructions: str = "") -> tuple[Message, ...]:
+    """Instructions, worked examples (the nearest last), earlier turns, then the passages and the question.
+
+    A caller's own system message (`query.meta["system_message"]`) stands before ours, in one message, since many chat
+    templates take only one.
+    """
+    system = "\n\n".join(text for text in (query.meta.get("system_message"), instructions) if text)
+    found = [turn for hit in reversed(demonstrations(hits)) for turn in _demonstration(hit)]
+    return (
+        *([Message("system", system)] if system else []),
+        *shots,
+        *found,
+        *_history(query.history),
+        Message("user", _question(query.text, passages(hits))),
+    )
+
+
+def passages(hits: Sequence[Hit]) -> tuple[Hit, ...]:
+    """The hits that are shown above the question."""
+    return tuple(hit for hit in hits if "answer" not in hit.passage.meta)
+
+
+def demonstrations(hits: Sequence[Hit]) -> tuple[Hit, ...]:
+    """The hits that are questions with their answers: shown as earlier turns."""
+    return tuple(hit for hit in hits if "answer" in hit.passage.meta)
+
+
+def shown(hits: Sequence[Hit]) -> tuple[Hit, ...]:
+    """The hits in the order in which an answer cites them: `[S1]` first, demonstrations after all passages."""
+    return passages(hits) + demonstrations(hits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneCall:
+    """Retrieve, lay out the prompt, ask once. `read` takes the answer out of what the model wrote."""
+
+    instructions: str = ""
+    shots: tuple[Message, ...] = ()
+    examples: Retriever = field(default_factory=NoRetrieval)
+    read: Callable[[str], str] = str
+
+    async def __call__(self, query: Query, retriever: Retriever, model: Model) -> Answer:
+        hits = await retriever.search(query)
+        examples = demonstrations(await self.examples.search(query))
+        messages = layout(self.shots, query, (*hits, *examples), self.instructions)
+        reply = await model.chat(messages)
+        return Answer(
+            text=self.read(reply.text),
+            messages=messages,
+            sources=shown(hits),
+            usage=reply.usage,
+            seconds=reply.seconds,
+            finish_reason=reply.finish_reason,
+        )
+
+
+def _prompted(settings: StrategySettings, retrievers: Mapping[str, Retriever]) -> OneCall:
+    return OneCall(
+        instructions=settings.instructions.strip(),
+        shots=read_shots(settings),
+        examples=retrievers[settings.examples_from] if settings.examples_from else NoRetrieval(),
+    )
+
+
+def _step_by_step(settings: StrategySettings, retrievers: Mapping[str, Retriever]) -> OneCall:
+    return replace(_prompted(settings, retrievers), read=last_answer)
+
+
+KINDS: Final[Mapping[str, Callable[[StrategySettings, Mapping[str, Retriever]], Strategy]]] = {
+    "direct": _prompted,
+    "instructed": _prompted,
+    "fewshot": _prompted,
+    "cot": _step_by_step,
+}
+
+STREAMED: Final = frozenset({"direct", "instructed", "fewshot"})
+"""Kinds whose first reply is the answer word for word, so that it may be shown while it is being written."""
+
+
+def read_shots(settings: StrategySettings) -> tuple[Message, ...]:
+    """The turns of the demonstrations, in the file's order; FileError names each line that is not a chat of them."""
+    path = settings.demonstrations
+    if path is None:
+        return ()
+    chats = [(number, _turns(row)) for number, row in read_jsonl(path)]
+    wrong = [number for number, turns in chats if not turns]
+    if wrong or not chats:
+        form = '{"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}, nothing else'
+        raise FileError("\n".join(f"{path}:{number}: a demonstration is {form}" for number in wrong or [1]))
+    return tuple(turn for _, turns in chats for turn in turns)
+
+
+def _turns(row: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The chat in a row, when it is user, assistant (, user, assistant ...); nothing when it is something else."""
+    try:
+        turns = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
+    except (KeyError, TypeError):
+        return ()
+    alternate = [turn.role for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
+    return turns if alternate and all(isinstance(turn.content, str) for turn in turns) else ()
+
+
+def _question(text: str, hits: Sequence[Hit]) -> str:
+    shown = (f"[S{n}] {hit.passage.title}\n{hit.passage.text}\n\n" for n, hit in enumerate(hits, start=1))
+    return "".join(shown) + f"Question: {text}"
+
+
+def _demonstration(hit: Hit) -> tuple[Message, Message]:
+    return Message("user", _question(hit.passage.text, ())), Message("assistant", str(hit.passage.meta["answer"]))
+
+
+def _history(turns: Sequence[str]) -> list[Message]:
+    """Earlier turns alternate, and the last of them is the model's: the next word is the user's."""
+    backwards = [Message("user" if n % 2 else "assistant", turn) for n, turn in enumerate(reversed(turns))]
+    return backwards[::-1]

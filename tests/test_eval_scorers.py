@@ -1,0 +1,115 @@
+"""What counts as right: SQuAD's rules against SQuAD's own code, and strict and loose readings of a JSON answer."""
+
+import re
+import string
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.scorers import SCORERS, build, exact, f1
+from eval.task import Example, ScorerSettings
+
+EXAMPLE = Example(id="q", question="Who?", answers=("Odo Merrun", "Merrun"))
+STRICT = ScorerSettings(kind="exact", json="answer")
+LOOSE = ScorerSettings(kind="exact", json="answer", loose=True)
+FORMAT = ScorerSettings(kind="json_format", keys=("answer", "source"))
+
+
+def score(settings: ScorerSettings, text: str, example: Example = EXAMPLE) -> float:
+    return build({"it": settings})["it"](example, text)
+
+
+# SQuAD's evaluate-v2.0.py, as published.
+def squad_normalize(s: str) -> str:
+    exclude = set(string.punctuation)
+    no_punctuation = "".join(ch for ch in s.lower() if ch not in exclude)
+    return " ".join(re.sub(re.compile(r"\b(a|an|the)\b", re.UNICODE), " ", no_punctuation).split())
+
+
+def squad_f1(prediction: str, gold: str) -> float:
+    gold_tokens, prediction_tokens = squad_normalize(gold).split(), squad_normalize(prediction).split()
+    common = Counter(gold_tokens) & Counter(prediction_tokens)
+    same = sum(common.values())
+    if len(gold_tokens) == 0 or len(prediction_tokens) == 0:
+        return float(gold_tokens == prediction_tokens)
+    if same == 0:
+        return 0.0
+    precision, recall = 1.0 * same / len(prediction_tokens), 1.0 * same / len(gold_tokens)
+    return (2 * precision * recall) / (precision + recall)
+
+
+phrases = st.lists(st.sampled_from(["the", "A", "an", "fox", "Fox,", "red", "red-", "(foxes)", "42", "  "]), max_size=6)
+
+
+@given(phrases.map(" ".join), phrases.map(" ".join))
+def test_exact_and_f1_are_squads_unless_a_text_is_articles_only(said: str, gold: str) -> None:
+    if not squad_normalize(said) or not squad_normalize(gold):
+        return
+
+    assert exact(said, gold) == (squad_normalize(said) == squad_normalize(gold))
+    assert f1(said, gold) == pytest.approx(squad_f1(said, gold))
+
+
+def test_an_option_that_is_called_a_is_not_an_article() -> None:
+    assert exact("A", "A") == 1
+    assert exact("the", "A") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "loose", "form"),
+    [
+        ('{"answer": "Odo Merrun", "source": 2}', 1, 1, 1),
+        ('{"source": null, "answer": "merrun"}', 1, 1, 1),
+        ('  {"answer": "Odo Merrun", "source": 2}\n', 1, 1, 1),
+        ('{"answer": "Odo Merrun",\n "source": 2}', 1, 1, 0),
+        ('{"answer": "Odo Merrun"}', 1, 1, 0),
+        ('{"answer": "Odo Merrun", "source": 2, "note": ""}', 1, 1, 0),
+        ('Sure! {"answer": "Odo Merrun", "source": 2}', 0, 1, 0),
+        ('```json\n{"answer": "Odo Merrun", "source": 2}\n```', 0, 1, 0),
+        ('{"answer": "Odo Merrun", "answer": "Odo Merrun", "source": 2}', 0, 1, 0),
+        ('{"answer": "Odo Merrun", "source": NaN}', 0, 1, 0),
+        ('{"answer": ["Odo Merrun"], "source": 2}', 0, 0, 1),
+        ('{"Answer": "Odo Merrun", "source": 2}', 0, 0, 0),
+        ("Odo Merrun", 0, 1, 0),
+        ("{broken Odo Merrun", 0, 0, 0),
+        ("", 0, 0, 0),
+        ("{" * 5000, 0, 0, 0),
+        ("[" * 5000, 0, 0, 0),
+    ],
+)
+def test_correctness_and_form_are_scored_apart(text: str, strict: float, loose: float, form: float) -> None:
+    assert (score(STRICT, text), score(LOOSE, text), score(FORMAT, text)) == (strict, loose, form)
+
+
+def test_a_number_is_an_answer_only_to_the_loose_reading() -> None:
+    count = Example(id="q", question="How many?", answers=("7",))
+
+    assert score(STRICT, '{"answer": 7}', count) == 0
+    assert score(LOOSE, '{"answer": 7}', count) == 1
+
+
+def test_whatever_a_model_writes_gets_a_score_between_0_and_1() -> None:
+    @given(st.text(alphabet='{}[]":,\\ a0\n', max_size=40))
+    def every_scorer(text: str) -> None:
+        for kind in SCORERS:
+            keys = ("answer",) if kind == "json_format" else ()
+            assert 0 <= score(ScorerSettings(kind=kind, keys=keys), text) <= 1  # type: ignore[arg-type]
+        assert 0 <= score(LOOSE, text) <= 1
+
+    every_scorer()
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"kind": "exact", "loose": True}, "name the field with `json`"),
+        ({"kind": "exact", "keys": ("a",)}, "belongs to kind json_format"),
+        ({"kind": "json_format"}, "belongs to kind json_format"),
+        ({"kind": "json_format", "keys": ("a",), "json": "a"}, "remove `json`"),
+    ],
+)
+def test_a_setting_that_would_be_ignored_is_refused(settings: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        ScorerSettings(**settings)  # type: ignore[arg-type]

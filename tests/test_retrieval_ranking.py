@@ -1,0 +1,31 @@
+"""Rankings: the best rows, and two rankings made one."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval.ranking import best, fuse
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.5]), max_size=30), st.integers(1, 40))
+def test_the_best_rows_are_those_that_sorting_everything_gives(scores: list[float], k: int) -> None:
+    by_sorting = sorted((-score, row) for row, score in enumerate(scores) if score > 0)[:k]
+
+    assert best(np.array(scores), k) == [(row, -negative) for negative, row in by_sorting]
+
+
+def test_reciprocal_rank_fusion_by_hand() -> None:
+    near = [(10, 0.93), (11, 0.90), (12, 0.20)]
+    matching = [(12, 31.0), (10, 7.5), (13, 7.4)]
+
+    fused = fuse([near, matching], k=3)
+
+    assert fused == [
+        (10, 1 / 61 + 1 / 62),  # first and second
+        (12, 1 / 63 + 1 / 61),  # third and first
+        (11, 1 / 62),  # second, and not found by the other
+    ]
+
+
+def test_a_tie_goes_to_the_earlier_ranking() -> None:
+    assert [row for row, _ in fuse([[(1, 0.5)], [(2, 9.0)]], k=2)] == [1, 2]

@@ -1,0 +1,131 @@
+"""What can be said of the engine without starting one; the rest is in test_serve_live.py."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from serve.chat import ServeError
+from serve.engine import Engine, check, command, environment, last_words
+from serve.stack import EngineSettings, Stack
+from serve.strategies import StrategySettings
+from tests.tiny import make_adapter, make_model
+
+DIRECT = {"direct": StrategySettings(kind="direct")}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("made") / "model")
+
+
+def stack(folder: Path, model: object) -> Stack:
+    (folder / "stack.yaml").write_text(
+        f"model: {model}\nadapters:\n  house: house\nstrategies: {{direct: {{kind: direct}}}}\n"
+    )
+    return Stack.load(folder / "stack.yaml")
+
+
+def test_a_model_and_an_adapter_that_fit_pass(tmp_path: Path, model: Path) -> None:
+    make_adapter(tmp_path / "house", model)
+
+    assert check(stack(tmp_path, model)) == model
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda at: (at / "config.json").unlink(), "it has no config.json"),
+    "no weights": (lambda at: (at / "model.safetensors").unlink(), "has no *.safetensors weights"),
+    "no template": (lambda at: (at / "tokenizer_config.json").write_text("{}"), "has no chat template"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), SPOILT.values(), ids=SPOILT)
+def test_a_model_folder_that_cannot_be_served_is_refused(
+    tmp_path: Path, spoil: Callable[[Path], object], sentence: str
+) -> None:
+    spoil(make_model(tmp_path / "model"))
+
+    with pytest.raises(ServeError, match=r"stack\.yaml:1: model: ") as caught:
+        check(stack(tmp_path, "model"))
+
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [("./nowhere", "there is no folder"), ("nobody/nothing", "python scripts/fetch.py nobody/nothing")],
+)
+def test_a_model_that_is_not_here_is_refused_with_its_line(tmp_path: Path, model: str, sentence: str) -> None:
+    with pytest.raises(ServeError, match=r"stack\.yaml:1: model: ") as caught:
+        check(stack(tmp_path, model))
+
+    assert sentence in str(caught.value)
+
+
+def test_all_problems_are_told_at_once_and_nothing_is_started(tmp_path: Path, model: Path) -> None:
+    broken = replace(
+        stack(tmp_path, model),
+        strategies={"shown": StrategySettings(kind="fewshot", demonstrations=tmp_path / "none.jsonl")},
+    )
+    log = tmp_path / "engine.log"
+
+    with pytest.raises(ServeError) as caught, Engine(broken, log):
+        pass
+
+    first, second = str(caught.value).splitlines()
+    assert "stack.yaml:3: adapters.house: there is no folder" in first
+    assert "none.jsonl: there is no such file" in second
+    assert not log.exists()
+
+
+def test_adapters_are_named_and_have_one_slot_to_spare(tmp_path: Path, model: Path) -> None:
+    copies = {name: make_adapter(tmp_path / name, model, rank=9) for name in ("house", "field")}
+    plain = Stack(model=str(model), strategies=DIRECT)
+
+    arguments = command(plain, model, copies, tmp_path / "socket")
+
+    text = " ".join(arguments)
+    assert "--enable-lora --max-loras 3 --max-cpu-loras 3 --max-lora-rank 16" in text
+    assert arguments[-2:] == [f"{name}={path}" for name, path in copies.items()]
+
+
+def test_without_adapters_nothing_of_lora_is_started(tmp_path: Path) -> None:
+    plain = Stack(model="owner/name", strategies=DIRECT, engine=EngineSettings(arguments=("--seed", "3")))
+
+    arguments = command(plain, Path("/models/name"), {}, tmp_path / "socket")
+
+    assert not any("lora" in argument for argument in arguments)
+    assert arguments[arguments.index("--served-model-name") + 1] == "owner/name"
+    assert arguments[-2:] == ["--seed", "3"]
+
+
+def test_nothing_is_downloaded_or_reported_whatever_the_user_has_set() -> None:
+    seen = environment({"HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "3", "PATH": "/bin"})
+
+    assert (seen["HF_HUB_OFFLINE"], seen["VLLM_NO_USAGE_STATS"]) == ("1", "1")
+    assert (seen["OMP_NUM_THREADS"], seen["PATH"]) == ("3", "/bin")
+
+
+LOGS = {
+    "a root cause": (
+        "(EngineCore pid=7) ERROR 11-22 21:55:40 [core.py:9] Traceback (most recent call last):\n"
+        "(EngineCore pid=7) ERROR 11-22 21:55:40 [core.py:9] ValueError: No room for the KV cache.\n"
+        "(APIServer pid=6) Traceback (most recent call last):\n"
+        "(APIServer pid=6) RuntimeError: Engine core initialization failed. See root cause above.\n",
+        "  ValueError: No room for the KV cache.",
+    ),
+    "said twice": ("OSError: gone\nOSError: gone\n", "  OSError: gone"),
+    "wrong arguments": (
+        "usage: x\napi_server.py: error: unrecognized arguments: --x\n",
+        "  api_server.py: error: unrecognized arguments: --x",
+    ),
+    "no exception": ("one\n\ntwo\nthree\nKilled\n", "  two\n  three\n  Killed"),
+}
+
+
+@pytest.mark.parametrize(("log", "words"), LOGS.values(), ids=LOGS)
+def test_the_last_words_are_the_cause_and_not_its_consequences(tmp_path: Path, log: str, words: str) -> None:
+    (tmp_path / "engine.log").write_text(log)
+
+    assert last_words(tmp_path / "engine.log") == words

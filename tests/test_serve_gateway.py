@@ -1,0 +1,148 @@
+"""The gateway over a real pipeline and a stub of the engine; the official client meets it in test_serve_live.py."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from serve.chat import ServeError
+from serve.gateway import application, listen
+from serve.pipeline import Pipeline
+from serve.stack import Stack
+from serve.strategies import StrategySettings
+from tests.serve_stub import CUT, Echo, echoing
+
+ASKED = {"model": "house:none:direct", "messages": [{"role": "user", "content": "Who?"}]}
+
+
+@asynccontextmanager
+async def gateway(**settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Echo]]:
+    with echoing(**settings) as echo:
+        stack = Stack(
+            model="pocket",
+            url=echo.url,
+            adapters={"house": Path("/house")},
+            strategies={"direct": StrategySettings(kind="direct")},
+        )
+        async with Pipeline(stack) as pipeline:
+            transport = httpx.ASGITransport(application(pipeline))
+            async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                yield client, echo
+
+
+async def events(client: httpx.AsyncClient, **fields: Any) -> list[Any]:
+    response = await client.post("/v1/chat/completions", json=ASKED | {"stream": True} | fields)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+async def test_every_combination_is_a_model() -> None:
+    async with gateway() as (client, _):
+        listed = (await client.get("/v1/models")).json()
+        one = (await client.get("/v1/models/house:none:direct")).json()
+
+    assert [card["id"] for card in listed["data"]] == ["base:none:direct", "house:none:direct"]
+    assert one == listed["data"][1]
+    assert (one["adapter"], one["retriever"], one["strategy"]) == ("house", "none", "direct")
+
+
+async def test_a_question_is_answered_by_the_adapter_under_the_name_that_was_asked_for() -> None:
+    async with gateway() as (client, _):
+        answer = (await client.post("/v1/chat/completions", json=ASKED)).json()
+
+    assert answer["model"] == "house:none:direct"
+    assert answer["choices"][0]["message"]["content"] == "house heard Question: Who?"
+    assert answer["usage"]["total_tokens"] == 6
+    assert answer["sources"] == []
+
+
+async def test_a_stream_opens_with_sources_and_ends_with_reason_usage_and_done() -> None:
+    async with gateway() as (client, _):
+        first, *words, last, usage, done = await events(client, stream_options={"include_usage": True})
+
+    assert (first["sources"], first["choices"][0]["delta"]) == ([], {"role": "assistant", "content": ""})
+    assert "".join(word["choices"][0]["delta"]["content"] for word in words) == "house heard Question: Who? "
+    assert last["choices"][0]["finish_reason"] == "length"
+    assert (usage["choices"], usage["usage"]["total_tokens"], done) == ([], 6, "[DONE]")
+    assert len({chunk["id"] for chunk in (first, *words, last, usage)}) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("upstream", "status"), [(400, 400), (404, 400), (503, 503)])
+async def test_an_upstream_failure_before_the_first_word_is_a_status(stream: bool, upstream: int, status: int) -> None:
+    async with gateway(failures=[upstream] * 4, complaint="no room") as (client, _):
+        response = await client.post("/v1/chat/completions", json=ASKED | {"stream": stream})
+
+    assert response.status_code == status
+    assert "no room" in response.json()["error"]["message"]
+
+
+async def test_a_failure_in_the_middle_of_a_stream_is_its_last_event() -> None:
+    async with gateway(failures=[CUT]) as (client, _):
+        *_, last = await events(client)
+
+    assert "broke off" in last["error"]["message"]
+
+
+async def test_an_unknown_model_is_404_and_a_bad_field_400() -> None:
+    async with gateway() as (client, _):
+        unknown = await client.post("/v1/chat/completions", json=ASKED | {"model": "hous:none:direct"})
+        card = await client.get("/v1/models/hous:none:direct")
+        field = await client.post("/v1/chat/completions", json=ASKED | {"best_of": 2})
+
+    assert (unknown.status_code, card.status_code, field.status_code) == (404, 404, 400)
+    assert "did you mean house:none:direct" in unknown.json()["error"]["message"]
+
+
+async def test_health_is_the_engines() -> None:
+    async with gateway() as (client, echo):
+        well = await client.get("/healthz")
+        echo.failures = []
+
+    assert well.status_code == 200
+
+
+def test_a_port_in_use_is_refused_in_one_sentence() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        with pytest.raises(ServeError, match=r"port \d+ cannot be used .*--port"):
+            listen(other.getsockname()[1])
+
+
+@contextmanager
+def up(stack: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`python -m serve up` and its URL, from the moment it says that it is ready; killed when the test fails."""
+    command = [sys.executable, "-m", "serve", "up", str(stack), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            said = next(line for line in process.stderr if "python -m serve ask" in line)
+            yield process, said.split()[-1]
+        finally:
+            process.kill()
+
+
+def test_sigterm_lets_the_question_under_way_finish(tmp_path: Path) -> None:
+    with echoing() as echo:
+        (tmp_path / "stack.yaml").write_text(f"model: m\nurl: {echo.url}\nstrategies: {{direct: {{kind: direct}}}}\n")
+        with up(tmp_path / "stack.yaml") as (process, url):
+            echo.may_go_on.clear()
+            asked = ASKED | {"model": "base:none:direct", "stream": True}
+            with httpx.stream("POST", f"{url}/chat/completions", json=asked, timeout=60) as answer:
+                lines = answer.iter_lines()
+                assert "sources" in next(lines)
+                process.terminate()
+                echo.may_go_on.set()
+                last = [line for line in lines if line][-1]
+
+            assert (last, process.wait(60)) == ("data: [DONE]", 0)

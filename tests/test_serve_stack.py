@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+
+from retrieval.files import FileError
+from serve.combination import Combination
+from serve.stack import Stack
+
+GOOD = """\
+model: models/pocket
+adapters:
+  house: ../adapters/house
+retrievers:
+  dense: {kind: dense, index: index/docs, k: 2}
+  examples: {kind: lexical, index: index/train}
+strategies:
+  direct: {kind: direct}
+  told:
+    kind: instructed
+    instructions: Answer in one word.
+  shown: {kind: fewshot, demonstrations: shots.jsonl, examples_from: examples}
+sampling: {max_tokens: 64}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "stack.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
+    (tmp_path / "models" / "pocket").mkdir(parents=True)
+
+    stack = Stack.load(write(tmp_path, GOOD))
+
+    assert stack.model == str(tmp_path / "models" / "pocket")
+    assert stack.adapters["house"] == tmp_path.parent / "adapters" / "house"
+    assert stack.retrievers["dense"].index == tmp_path / "index" / "docs"
+    assert stack.strategies["shown"].demonstrations == tmp_path / "shots.jsonl"
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-4B-Instruct-2507", "gpt2"])
+def test_a_name_that_is_no_folder_is_a_hub_id(tmp_path: Path, model: str) -> None:
+    stack = Stack.load(write(tmp_path, f"model: {model}\nstrategies: {{direct: {{kind: direct}}}}\n"))
+
+    assert stack.model == model
+
+
+def test_every_product_of_the_names_is_on_offer_base_and_none_first(tmp_path: Path) -> None:
+    offered = [str(one) for one in Stack.load(write(tmp_path, GOOD)).combinations]
+
+    assert offered[0] == "base:none:direct"
+    assert offered[-1] == "house:examples:shown"
+    assert len(set(offered)) == 2 * 3 * 3
+
+
+def test_only_keeps_what_the_combinations_use_and_what_their_strategies_use(tmp_path: Path) -> None:
+    stack = Stack.load(write(tmp_path, GOOD))
+
+    kept = stack.only([Combination.parse("base:dense:direct"), Combination.parse("base:gold:shown")])
+
+    assert (list(kept.adapters), list(kept.retrievers)) == ([], ["dense", "examples"])
+    assert list(kept.strategies) == ["direct", "shown"]
+
+
+def test_a_value_knows_its_line(tmp_path: Path) -> None:
+    stack = Stack.load(write(tmp_path, GOOD))
+
+    assert stack.where("adapters", "house") == f"{tmp_path}/stack.yaml:3"
+    assert stack.where("strategies", "told", "kind") == f"{tmp_path}/stack.yaml:10"
+
+
+REFUSED = {
+    "unknown key": ("sampling:", "samplings:", "did you mean 'sampling'?"),
+    "unknown inner key": ("k: 2", "top_k: 2", ":5: retrievers.dense.top_k: unknown key"),
+    "no strategies": ("strategies:", "x:", "strategies: this key is required"),
+    "bad name": ("house:", "My House:", "'My House' is not a name"),
+    "an adapter called base": ("house:", "base:", ":3: adapters.base: `base` always means no adapter"),
+    "a retriever called none": ("dense:", "none:", ":5: retrievers.none: `none` always means no retrieval"),
+    "a retriever called gold": ("dense:", "gold:", ":5: retrievers.gold: `gold` always means the marked evidence"),
+    "unknown kind": ("{kind: direct}", "{kind: directed}", "strategies.direct.kind: Input should be 'direct'"),
+    "direct with instructions": ("{kind: direct}", "{kind: direct, instructions: Be brief.}", "it is `instructed`"),
+    "instructed without": ("    instructions: Answer in one word.\n", "", "needs instructions"),
+    "instructed with examples": ("in one word.", "in one word.\n    examples_from: examples", "it is `fewshot`"),
+    "fewshot without": (
+        "demonstrations: shots.jsonl, examples_from: examples",
+        "instructions: x",
+        "needs demonstrations",
+    ),
+    "examples from nowhere": (
+        "examples_from: examples",
+        "examples_from: exmples",
+        "no retriever 'exmples'; there is: dense",
+    ),
+    "negative temperature": ("max_tokens: 64", "temperature: -1", ":13: sampling: Value error, temperature is -1.0"),
+    "no tokens": ("max_tokens: 64", "max_tokens: 0", "max_tokens is 0"),
+    "top_p": ("max_tokens: 64", "top_p: 1.5", "top_p is 1.5"),
+    "file": ("sampling:", "file: x\nsampling:", ":13: file: unknown key"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_a_wrong_stack_is_refused_with_file_line_and_remedy(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    file = write(tmp_path, GOOD.replace(old, new))
+
+    with pytest.raises(FileError) as caught:
+        Stack.load(file)
+
+    assert sentence in str(caught.value)
+    assert all(line.startswith(str(file)) for line in str(caught.value).splitlines())
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        GOOD.replace("house:", "base:")
+        .replace("dense:", "gold:")
+        .replace("examples_from: examples", "examples_from: nobody"),
+    )
+
+    with pytest.raises(FileError) as caught:
+        Stack.load(file)
+
+    assert len(str(caught.value).splitlines()) == 3

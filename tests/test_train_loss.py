@@ -1,0 +1,296 @@
+"""What a step computes: the loss of packs, the gradient of accumulation, who is trained and in which precision."""
+
+import doctest
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from bitsandbytes.functional import dequantize_4bit
+from torch import nn
+from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from tests.tiny import make_model
+from train import fit
+from train.adapter import exported
+from train.attention import PACKED, packed_attention, register
+from train.door import TrainError
+from train.fit import Trainer, accumulate_gradients, mean_loss, round_to_export, set_up, step
+from train.masking import Sample
+from train.model import batch, labelled_tokens, logits, prove_packing, summed_loss, trainable
+from train.recipe import Recipe
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> None:
+    """Accelerate keeps its state in the process; every test here sets it up anew."""
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("base") / "model", width=64)
+
+
+def recipe(base: Path, **changes: object) -> Recipe:
+    return Recipe(**{"model": str(base), "data": base, "name": "t", "dtype": "float32", "rank": 8} | changes)  # type: ignore[arg-type]
+
+
+def random_samples(lengths: Sequence[int], seed: int = 0) -> list[Sample]:
+    """Random tokens, of which a random share is labelled, the last one always."""
+    random = Random(seed)
+    return [
+        Sample(
+            where=f"chats.jsonl:{row}",
+            tokens=tuple(random.randrange(3, 2048) for _ in range(length)),
+            labelled=(*(random.random() < 0.3 for _ in range(length - 1)), True),
+        )
+        for row, length in enumerate(lengths, start=1)
+    ]
+
+
+SAMPLES = random_samples([7, 30, 12, 55, 3, 21, 40, 18])
+
+
+def trained_a_little(trainer: Trainer) -> Trainer:
+    """With adapters that change something: B starts at zero."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainable(trainer.model):
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    return trainer
+
+
+def gradient(model: nn.Module) -> torch.Tensor:
+    found = torch.cat([parameter.grad.flatten() for parameter in trainable(model) if parameter.grad is not None])
+    model.zero_grad()
+    return found
+
+
+def test_the_loss_of_a_pack_is_the_sum_of_transformers_losses_of_its_rows(base: Path) -> None:
+    theirs = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
+    expected = 0.0
+    for sample in SAMPLES:
+        labels = [token if labelled else -100 for token, labelled in zip(sample.tokens, sample.labelled, strict=True)]
+        mean = theirs(input_ids=torch.tensor([sample.tokens]), labels=torch.tensor([labels])).loss.item()
+        expected += mean * labelled_tokens([sample])
+
+    ours = summed_loss(set_up(recipe(base), base).model, batch(SAMPLES, CPU)).item()
+
+    assert ours == pytest.approx(expected, rel=1e-5)
+
+
+def test_packed_and_unpacked_rows_have_the_same_gradient(base: Path) -> None:
+    model = trained_a_little(set_up(recipe(base), base)).model
+    summed_loss(model, batch(SAMPLES, CPU)).backward()
+    packed = gradient(model)
+
+    for sample in SAMPLES:
+        summed_loss(model, batch([sample], CPU)).backward()
+
+    assert torch.allclose(packed, gradient(model), rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_does_not_see_its_neighbour_at_all(base: Path) -> None:
+    model = set_up(recipe(base), base).model
+    first, second, other = random_samples([20, 15, 20], seed=3)
+
+    beside_first = logits(model, batch([first, second], CPU))[-labelled_tokens([second]) :]
+    beside_other = logits(model, batch([other, second], CPU))[-labelled_tokens([second]) :]
+
+    assert torch.equal(beside_first, beside_other)
+
+
+def test_the_first_token_of_a_row_is_never_predicted_from_the_row_before_it() -> None:
+    rows = [Sample(where="", tokens=(5, 6, 7), labelled=(True, True, True)) for _ in range(2)]
+
+    pack = batch(rows, CPU)
+
+    assert pack.predictors.tolist() == [0, 1, 3, 4]
+    assert pack.targets.tolist() == [6, 7, 6, 7]
+    assert pack.positions.tolist() == [[0, 1, 2, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [None, 5])
+def test_packed_attention_is_ordinary_attention_on_each_document(dtype: torch.dtype, window: int | None) -> None:
+    torch.manual_seed(0)
+    lengths = [1, 4, 9, 30]
+    query, key, value = (torch.randn(1, heads, sum(lengths), 16, dtype=dtype) for heads in (4, 2, 2))
+    starts = torch.tensor([0, 1, 5, 14, 44])
+
+    found, _ = packed_attention(
+        nn.Module(), query, key, value, None, cu_seq_lens_q=starts, max_length_q=30, scaling=0.25, sliding_window=window
+    )
+
+    for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        q, k, v = (tensor[0, :, start:end].float() for tensor in (query, key, value))
+        scores = 0.25 * q @ k.repeat_interleave(2, 0).transpose(1, 2)
+        distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
+        hidden = (distance < 0) | (distance >= (window or 1000))
+        expected = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v.repeat_interleave(2, 0)
+        tolerance = 1e-6 if dtype is torch.float32 else 3e-2
+        assert torch.allclose(found[0, start:end].transpose(0, 1).float(), expected, atol=tolerance)
+
+
+def test_attention_that_would_be_wrong_is_refused() -> None:
+    query = torch.randn(1, 2, 4, 8)
+
+    with pytest.raises(TrainError, match="needs softcap"):
+        packed_attention(nn.Module(), query, query, query, None, cu_seq_lens_q=torch.tensor([0, 4]), softcap=50.0)
+
+
+def test_a_model_whose_rows_see_each_other_is_refused(base: Path) -> None:
+    model = set_up(recipe(base), base).accelerator.unwrap_model(set_up(recipe(base), base).model).get_base_model()
+    AttentionInterface.register(PACKED, sdpa_attention_forward)
+
+    try:
+        with pytest.raises(TrainError, match=r"change by .* when another is packed beside it"):
+            prove_packing(model)
+    finally:
+        register()
+
+
+@pytest.mark.parametrize(
+    "packs", [[[0, 1], [2, 3], [4, 5], [6, 7]], [[n] for n in range(8)], [[0, 1, 2, 3, 4, 5, 6], [7]]]
+)
+def test_accumulation_does_not_change_the_gradient(base: Path, packs: list[list[int]]) -> None:
+    trainer, total = trained_a_little(set_up(recipe(base), base)), labelled_tokens(SAMPLES)
+    at_once = accumulate_gradients(trainer, [SAMPLES], total).sum()
+    expected = gradient(trainer.model)
+
+    in_parts = accumulate_gradients(trainer, [[SAMPLES[row] for row in pack] for pack in packs], total).sum()
+
+    assert in_parts.item() == pytest.approx(at_once.item(), rel=1e-6)
+    assert torch.allclose(gradient(trainer.model), expected, atol=1e-6)
+
+
+def test_a_pack_without_rows_adds_nothing(base: Path) -> None:
+    trainer = set_up(recipe(base), base)
+    losses = accumulate_gradients(trainer, [SAMPLES[:2], []], labelled_tokens(SAMPLES[:2]))
+    with_empty = gradient(trainer.model)
+
+    accumulate_gradients(trainer, [SAMPLES[:2]], labelled_tokens(SAMPLES[:2]))
+
+    assert losses[1] == 0
+    assert torch.equal(with_empty, gradient(trainer.model))
+
+
+def test_the_evaluation_loss_does_not_depend_on_packing(base: Path) -> None:
+    trainer = set_up(recipe(base), base)
+
+    losses = [mean_loss(trainer, SAMPLES, budget) for budget in (55, 100, 10_000)]
+
+    assert losses[1:] == pytest.approx(losses[:1] * 2, rel=1e-6)
+    assert mean_loss(trainer, [], 100) is None
+
+
+def test_steps_lower_the_loss_and_move_every_layer(base: Path) -> None:
+    trainer = set_up(recipe(base), base)
+
+    losses = [step(trainer, [SAMPLES[:4], SAMPLES[4:]], rate=5e-3)[0] for _ in range(8)]
+
+    assert losses[-1] < losses[0] - 0.3
+    assert exported(trainer.accelerator.unwrap_model(trainer.model))
+
+
+def test_only_adapters_are_trained_in_float32_in_every_linear_layer_but_the_head(base: Path) -> None:
+    trainer = set_up(recipe(base, dtype="bfloat16"), base)
+    named = dict(trainer.model.named_parameters())
+
+    learning = {name for name, parameter in named.items() if parameter.requires_grad}
+
+    layers = {name.split(".")[-4] for name in learning}
+    assert layers == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert all("lora_A" in name or "lora_B" in name for name in learning)
+    assert {named[name].dtype for name in learning} == {torch.float32}
+    assert {parameter.dtype for name, parameter in named.items() if name not in learning} == {torch.bfloat16}
+
+
+def test_the_seed_determines_the_adapter(base: Path) -> None:
+    def first_matrix(seed: int) -> torch.Tensor:
+        return next(iter(trainable(set_up(recipe(base, seed=seed), base).model)))
+
+    assert torch.equal(first_matrix(0), first_matrix(0))
+    assert not torch.equal(first_matrix(0), first_matrix(1))
+
+
+def test_nf4_quantises_linear_layers_and_nothing_else(base: Path) -> None:
+    trainer = set_up(recipe(base, quantize="nf4", dtype="bfloat16"), base)
+    model = trainer.accelerator.unwrap_model(trainer.model).get_base_model()
+
+    kinds = {name.split(".")[-2]: parameter.dtype for name, parameter in model.named_parameters() if "lora" not in name}
+
+    state = model.model.layers[0].mlp.up_proj.base_layer.weight.quant_state
+    assert state.quant_type == "nf4"
+    assert state.nested
+    assert kinds["embed_tokens"] == kinds["norm"] == torch.bfloat16
+
+
+def test_the_gradient_through_nf4_is_that_through_the_weights_it_stands_for(base: Path) -> None:
+    quantised = set_up(recipe(base, quantize="nf4"), base)
+    mean_loss(quantised, SAMPLES, 100)
+    plain = set_up(recipe(base), base)
+    for ours, theirs in zip(_base_layers(plain.model), _base_layers(quantised.model), strict=True):
+        ours.weight.copy_(dequantize_4bit(theirs.weight.data, theirs.weight.quant_state))
+    losses, gradients = [], []
+
+    for trainer in (quantised, plain):
+        losses.append(accumulate_gradients(trained_a_little(trainer), [SAMPLES], 100).item())
+        gradients.append(gradient(trainer.model))
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-5)
+
+
+def _base_layers(model: nn.Module) -> list[nn.Module]:
+    return [module for name, module in model.named_modules() if name.endswith("base_layer")]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training_and_names_the_rows(base: Path) -> None:
+    trainer = set_up(recipe(base), base)
+    model = trainer.accelerator.unwrap_model(trainer.model).get_base_model()
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
+    model.model.embed_tokens.weight[SAMPLES[3].tokens[0]] = torch.nan
+    before = [parameter.clone() for parameter in trainable(trainer.model)]
+
+    with pytest.raises(TrainError, match=r"the loss is not a finite number.*chats.jsonl:4, chats.jsonl:5\. "):
+        step(trainer, [SAMPLES[:3], SAMPLES[3:5], SAMPLES[5:]], rate=1e-3)
+
+    assert all(map(torch.equal, before, trainable(trainer.model)))
+
+
+def test_what_is_saved_is_bfloat16_and_what_was_evaluated(base: Path) -> None:
+    trainer = trained_a_little(set_up(recipe(base), base))
+
+    round_to_export(trainer.model)
+
+    saved = exported(trainer.accelerator.unwrap_model(trainer.model))
+    assert {matrix.dtype for matrix in saved.values()} == {torch.bfloat16}
+    live = sorted(float(parameter.detach().abs().sum()) for parameter in trainable(trainer.model))
+    assert live == pytest.approx(sorted(float(matrix.float().abs().sum()) for matrix in saved.values()), rel=1e-6)
+
+
+def test_an_adapter_that_never_moved_is_not_saved(base: Path) -> None:
+    trainer = set_up(recipe(base), base)
+
+    with pytest.raises(TrainError, match=r"layers did not learn anything, for instance .*lora_B"):
+        exported(trainer.accelerator.unwrap_model(trainer.model))
+
+
+def test_the_learning_rate_is_as_in_its_text() -> None:
+    assert doctest.testmod(fit).failed == 0

@@ -1,0 +1,152 @@
+"""Train a LoRA adapter on chats.
+
+    accelerate launch train/lora.py [--config FILE] [key=value ...]
+
+Without arguments it trains the demo's adapter. Everything that can be wrong with a recipe, its data or its disk is said
+before torch is loaded. Knows nothing of gradients: see fit.py.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from retrieval.files import FileError
+from train.base import check_base, find_base, read_config
+from train.chat import Chat, read_chats, refuse_all
+from train.door import Parser, TrainError, refuse
+from train.holdout import held_out
+from train.provenance import card, check_space, identify, is_finished
+from train.recipe import REPOSITORY, Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from train.masking import Sample, Template
+
+DEMO: Final = REPOSITORY / "train" / "recipes" / "demo.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What is trained on, and what the loss is measured on."""
+
+    training: "tuple[Sample, ...]"
+    held_out: "tuple[Sample, ...]"
+    dropped: tuple[str, ...]
+    """Rows that were too long, by name."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what the command line asks for; the exit code."""
+    options = _parser().parse_args(arguments)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # models come from folders and the hub's cache; only scripts/fetch.py downloads
+    # On import, bitsandbytes asks the hub for a CPU kernel and warns that it got none; its own kernels do the work.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    try:
+        recipe = read_recipe(options.config, options.settings)
+        run(recipe)
+    except (TrainError, FileError) as error:
+        return refuse(error)
+    return 0
+
+
+def _parser() -> Parser:
+    keys = ", ".join(field.name for field in fields(Recipe))
+    parser = Parser(
+        prog="accelerate launch train/lora.py",
+        description=f"Train a LoRA adapter on chats. Keys: {keys}.",
+        epilog="example: accelerate launch train/lora.py quantize=nf4 epochs=1",
+    )
+    parser.add_argument("--config", type=Path, default=DEMO, metavar="FILE", help="the recipe (default: the demo's)")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="replaces the recipe's value")
+    return parser
+
+
+def run(recipe: Recipe) -> None:
+    """Check, train, save, and say how to serve it; or say that there is nothing left to do."""
+    if not recipe.data.is_file():
+        raise TrainError(
+            f"{recipe.data}: there is no such file; `make demo` writes the demo's, or set data=FILE to your own chats"
+        )
+    chats = read_chats(recipe.data)
+    base = find_base(recipe.model)
+    check_base(read_config(base), recipe)
+    folder = recipe.output / recipe.name
+    identity = identify(recipe, base)
+    if is_finished(folder, identity):
+        _say(f"{folder} is already made from this recipe, data and model: nothing left to do. {_how_to_serve(recipe)}")
+        return
+    check_space(folder, read_config(base), recipe.rank)
+
+    from train.adapter import Workshop
+    from train.fit import fit
+    from train.masking import Template
+
+    template = Template.load(base)
+    material = prepare(recipe, chats, template)
+    workshop = Workshop(folder)
+    trained = fit(recipe, base, material.training, material.held_out, workshop)
+    if trained.is_main:
+        results = {**trained.results, "dropped_rows": list(material.dropped)}
+        workshop.finish(trained.model, template.tokenizer.chat_template, card(recipe, identity, base, results))
+        _say(f"{_summary(folder, trained.results)}\n{_how_to_serve(recipe)}")
+
+
+def prepare(recipe: Recipe, chats: Sequence[Chat], template: "Template") -> Material:
+    """Tokens and labels of every row. Rows that are too long are refused by name, or dropped if the recipe says so."""
+    from train.masking import encode
+
+    samples = encode(chats, template)
+    long = [sample for sample in samples if len(sample.tokens) > recipe.max_length]
+    sentences = [
+        f"{sample.where} row: is {len(sample.tokens):,} tokens long and max_length is {recipe.max_length:,} - "
+        f"shorten it, set max_length={len(sample.tokens)}, or drop such rows with too_long=drop"
+        for sample in long
+    ]
+    if recipe.too_long == "refuse":
+        refuse_all(sentences)
+    groups = {chat.where: chat.group for chat in chats}
+    kept = [sample for sample in samples if len(sample.tokens) <= recipe.max_length]
+    out = held_out([groups[sample.where] for sample in kept], recipe.eval_fraction, recipe.seed)
+    training = tuple(sample for i, sample in enumerate(kept) if i not in out)
+    if not training:
+        raise TrainError(
+            f"{recipe.data}: no row is left to train on; add rows, raise max_length or lower eval_fraction"
+        )
+    return Material(
+        training=training,
+        held_out=tuple(sample for i, sample in enumerate(kept) if i in out),
+        dropped=tuple(sample.where for sample in long),
+    )
+
+
+def _summary(folder: Path, results: dict[str, float]) -> str:
+    losses = (
+        f"evaluation loss {results['eval_loss_before']:.4f} -> {results['eval_loss']:.4f}"
+        if results["held_out_rows"]
+        else f"last training loss {results['train_loss']:.4f}"
+    )
+    return (
+        f"{folder}: {losses}; {results['tokens']:,} tokens in {results['seconds']:.0f} s "
+        f"({results['tokens_per_second']:,.0f} tokens/s), {results['steps']} steps"
+    )
+
+
+def _how_to_serve(recipe: Recipe) -> str:
+    return (
+        f"Serve it: `adapters: {{{recipe.name}: {recipe.output / recipe.name}}}` in a stack file, then "
+        "`python -m serve up STACK`; or with vLLM alone: "
+        f"--enable-lora --max-lora-rank {recipe.rank} --lora-modules {recipe.name}={recipe.output / recipe.name}"
+    )
+
+
+def _say(text: str) -> None:
+    """One of several processes speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
