@@ -8,7 +8,7 @@ LOCK := requirements/$(MACHINE).txt
 READY := .venv/.ready-$(MACHINE)
 BIN := .venv/bin
 PYTHON ?= python3
-LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no train/lora.py
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --quiet train/lora.py
 # Where a CPU build of torch is found when the default index offers none.
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo banking77 test check format pocket lock clean banking77
+.PHONY: setup demo banking77 test check format readme pocket lock clean banking77
 
 setup: $(READY)
 
@@ -61,6 +61,10 @@ check: setup
 format: setup
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# Puts the figures of the last demo into README.md.
+readme: setup
+	@$(BIN)/python -m scripts.readme out/demo
 
 pocket: setup
 	@$(BIN)/python -m scripts.pocket.build

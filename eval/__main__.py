@@ -33,8 +33,9 @@ WIDE: Final = 120
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 when all is well, 1 when something is wrong or answers are missing."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line a request would drown the progress
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for room in ("__main__", "eval", "serve", "retrieval"):  # what libraries say at this level would drown what we say
+        logging.getLogger(room).setLevel(logging.INFO)
     # A polite kill is a Ctrl-C: in-flight questions are dropped, the engine is stopped, every answer is kept.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     options = _parser().parse_args(arguments)

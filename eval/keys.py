@@ -63,8 +63,10 @@ def keys_of(grid: Grid) -> Keys:
 
 
 def fingerprint(path: Path) -> str:
-    """The content of a file, or of every file below a folder, whatever the folder is called."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    """The content of a file, or of every file below a folder but its prose, whatever the folder is called."""
+    files = (
+        sorted(file for file in path.rglob("*") if file.is_file() and file.suffix != ".md") if path.is_dir() else [path]
+    )
     return _digest([[file.relative_to(path).as_posix(), _content(file)] for file in files])
 
 

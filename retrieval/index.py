@@ -123,7 +123,7 @@ def _write(folder: Path, pieces: Sequence[Passage], vectors: Vectors, words: Wor
 
     rows = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
     rows.add_with_ids(vectors, np.arange(len(pieces)))
-    (folder / VECTORS).write_bytes(faiss.serialize_index(rows))
+    (folder / VECTORS).write_bytes(faiss.serialize_index(rows).data)
     write_jsonl(folder / PASSAGES, (asdict(piece) for piece in pieces))
     words.save(folder / WORDS)
 

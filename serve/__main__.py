@@ -25,8 +25,9 @@ URL: Final = "http://127.0.0.1:8000/v1"
 
 def main() -> int:
     args = _arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for room in ("__main__", "serve", "retrieval"):  # what libraries say at this level would drown what we say
+        logging.getLogger(room).setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         match args.command:

@@ -48,22 +48,7 @@ class Engine:
         """Raises ServeError: at once for what can be seen from the files, else as soon as vLLM gives up."""
         model = check(self._stack)
         self._folder = Path(tempfile.mkdtemp(prefix="fulcrum-", dir="/tmp"))  # a socket's path has at most 107 bytes
-        copies = {name: adapters.stage(name, path, self._folder) for name, path in self._stack.adapters.items()}
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("wb") as log:
-            self._guard = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "serve.guard",
-                    str(self._folder),
-                    *command(self._stack, model, copies, self._socket),
-                ],
-                env=environment(os.environ),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-            )
+        self._guard = self._start(model)
         try:
             self._wait_until_healthy()
         except BaseException:
@@ -85,6 +70,16 @@ class Engine:
     @property
     def _socket(self) -> Path:
         return self._folder / "socket"
+
+    def _start(self, model: Path) -> subprocess.Popen[bytes]:
+        copies = {name: adapters.stage(name, path, self._folder) for name, path in self._stack.adapters.items()}
+        guard = (sys.executable, "-m", "serve.guard", str(self._folder))
+        server = command(self._stack, model, copies, self._socket)
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                [*guard, *server], env=environment(os.environ), stdin=subprocess.PIPE, stdout=log, stderr=log
+            )
 
     def _wait_until_healthy(self) -> None:
         _logger.info("starting the engine for %s (log: %s)", self._stack.model, self._log)

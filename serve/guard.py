@@ -15,7 +15,7 @@ import sys
 import threading
 from typing import Final, NoReturn
 
-PATIENCE_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 3.0
 
 
 def main(folder: str, command: list[str]) -> NoReturn:

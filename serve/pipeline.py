@@ -69,25 +69,23 @@ class Pipeline:
         sampling: Sampling | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """The same answer, heard while it is made when the strategy allows it, and in one piece otherwise."""
-        heard: asyncio.Queue[Piece | None] = asyncio.Queue()
         found_by = retriever or _named("retriever", combination.retriever, self._retrievers)
         model = self.model(combination.adapter, sampling)
-        aloud = _named("strategy", combination.strategy, self.stack.strategies).kind in STREAMED
-        if aloud:
-            tell = heard.put_nowait
-            work = self._answer(combination, query, _AloudRetriever(found_by, tell), _AloudModel(model, tell))
-        else:
-            work = self._answer(combination, query, found_by, model)
-        task = asyncio.create_task(work)
-        task.add_done_callback(lambda _: heard.put_nowait(None))
+        if _named("strategy", combination.strategy, self.stack.strategies).kind not in STREAMED:
+            answer = await self._answer(combination, query, found_by, model)
+            yield answer.sources
+            yield answer.text
+            yield answer
+            return
+        heard: asyncio.Queue[Piece | None] = asyncio.Queue()
+        tell = heard.put_nowait
+        answering = self._answer(combination, query, _AloudRetriever(found_by, tell), _AloudModel(model, tell))
+        task = asyncio.create_task(answering)
+        task.add_done_callback(lambda _: tell(None))
         try:
             while (piece := await heard.get()) is not None:
                 yield piece
-            answer = await task
-            if not aloud:
-                yield answer.sources
-                yield answer.text
-            yield answer
+            yield await task
         finally:
             task.cancel()
 
@@ -114,6 +112,8 @@ class Pipeline:
 
 async def probe_adapters(pipeline: Pipeline) -> None:
     """Refuse adapters that change nothing: one whose modules vLLM does not know is served as the bare base model."""
+    if not pipeline.stack.adapters:
+        return
     base = await _first_token(pipeline.model(BASE))
     if base is None:
         return

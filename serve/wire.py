@@ -81,7 +81,7 @@ class ChatRequest:
         """Raises Refusal, which names every field that is wrong."""
         try:
             given = json.loads(body)
-            return TypeAdapter(cls).validate_python({key: value for key, value in given.items() if value is not None})
+            return _REQUEST.validate_python({key: value for key, value in given.items() if value is not None})
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
             raise Refusal(400, "the body is not a JSON object") from None
         except ValidationError as error:
@@ -120,6 +120,9 @@ class ChatRequest:
             return replace(default, **{name: value for name, value in given.items() if value is not None})
         except ValueError as error:
             raise Refusal(400, str(error), param=str(error).split()[0]) from None
+
+
+_REQUEST: Final = TypeAdapter(ChatRequest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,16 +23,19 @@ class Running:
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A model with random weights in float32, and the adapter `house`.
+    """A model with random weights in float32, the adapter `house`, and `idle`, which changes nothing.
 
-    It has one adapter slot instead of the two that `serve.engine` gives it: so a base prompt that shares a batch with an
-    adapter's is answered rightly only if our CPU operators are really at work in the engine's process.
+    It has one adapter slot instead of the three that `serve.engine` gives it: so a base prompt that shares a batch with
+    an adapter's is answered rightly only if our CPU operators are really at work in the engine's process.
     """
     folder = tmp_path_factory.mktemp("engine")
     model = make_model(folder / "model")
     stack = Stack(
         model=str(model),
-        adapters={"house": make_adapter(folder / "house", model)},
+        adapters={
+            "house": make_adapter(folder / "house", model),
+            "idle": make_adapter(folder / "idle", model, scale=0),
+        },
         strategies={
             "direct": StrategySettings(kind="direct"),
             "told": StrategySettings(kind="instructed", instructions="Answer in one word."),

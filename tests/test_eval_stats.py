@@ -33,7 +33,7 @@ def test_mcnemar_is_statsmodels(gained: int, lost: int) -> None:
     assert mcnemar(gained, lost) == pytest.approx(theirs)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_is_statsmodels(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])

@@ -55,10 +55,10 @@ def found(chance: Chance, n: int = 150, seed: int = 0) -> Analysis:
     ],
 )
 def test_the_planted_lever_is_named(chance: Chance, lever: str) -> None:
-    verdicts = [found(chance, seed=seed).verdict for seed in range(6)]
+    verdicts = [found(chance, seed=seed).verdict for seed in range(4)]
 
     assert {verdict.decision for verdict in verdicts} == {"adopt"}
-    assert sum(verdict.lever == lever for verdict in verdicts) >= 5
+    assert sum(verdict.lever == lever for verdict in verdicts) >= 3
 
 
 @pytest.mark.parametrize(("effects", "lever"), [({"adapter": 0.4}, "adapter"), ({"prompt": 0.4}, "prompt")])
@@ -77,18 +77,18 @@ def test_the_planted_lever_is_named_through_the_whole_program(
 
 
 def test_where_nothing_helps_something_is_adopted_in_at_most_one_of_twenty_runs() -> None:
-    runs = 120
+    runs = 80
     decisions = [found(chances(), n=40, seed=seed).verdict.decision for seed in range(runs)]
 
-    # 12 of 120 would happen by chance in 1 of 100 runs of this test if the true rate were 5 %; it is below that.
-    assert decisions.count("adopt") <= 12
+    # With a true rate of 5 %, more than 9 of 80 come in fewer than 1 of 100 such series; the seeds are fixed.
+    assert decisions.count("adopt") <= 9
 
 
 def test_main_effects_cover_what_was_planted() -> None:
     planted_effects = {"adapter": 0.2, "retriever": 0.15, "strategy": -0.1}
     chance = chances(adapter=0.2, retrieval=0.15, prompt=-0.1)
     covered = []
-    for seed in range(25):
+    for seed in range(15):
         results = simulate(GRID, chance, 120, seed)
         table = {cell: scores(results, cell) for cell in results.records if cell.retriever != GOLD}
         covered += [

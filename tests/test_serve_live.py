@@ -20,7 +20,10 @@ from retrieval.manifest import BuildSettings
 from retrieval.passage import Query
 from serve.chat import Answer, Message, Sampling, ServeError
 from serve.combination import Combination
+from serve.engine import Engine
 from serve.pipeline import Pipeline, probe_adapters
+from serve.stack import EngineSettings, Stack
+from serve.strategies import StrategySettings
 from tests.conftest import Running
 from tests.tiny import make_adapter, make_model
 
@@ -94,8 +97,22 @@ async def test_a_question_that_does_not_fit_is_refused_with_the_limit(pipeline: 
         await pipeline.ask(DIRECT, Query("word " * 2000))
 
 
-async def test_a_living_adapter_passes_the_probe(pipeline: Pipeline) -> None:
-    await probe_adapters(pipeline)
+async def test_the_probe_refuses_the_adapter_that_changes_nothing_and_only_that(pipeline: Pipeline) -> None:
+    with pytest.raises(ServeError, match="idle has no effect") as caught:
+        await probe_adapters(pipeline)
+
+    assert "house" not in str(caught.value)
+
+
+def test_an_engine_that_gives_up_is_quoted(tmp_path: Path) -> None:
+    wrong = Stack(
+        model=str(make_model(tmp_path / "model")),
+        strategies={"direct": StrategySettings(kind="direct")},
+        engine=EngineSettings(arguments=("--no-such-flag",)),
+    )
+
+    with pytest.raises(ServeError, match="unrecognized arguments: --no-such-flag"), Engine(wrong, tmp_path / "log"):
+        pass
 
 
 def test_vllms_own_operators_give_the_same_where_every_row_has_an_adapter() -> None:

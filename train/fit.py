@@ -121,13 +121,14 @@ def fit(
 
 def set_up(recipe: Recipe, base: Path) -> Trainer:
     """Load the base, add the adapter, and let Accelerate place both."""
-    device = PartialState().device
+    # Without the flag, several processes on a machine without a GPU would each take themselves for the only one.
+    cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "True"
+    device = PartialState(cpu=cpu).device
     use_every_core(device)
     dtype = best_dtype(device) if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
     # Accelerate would divide the loss by its accumulation steps; `step` divides by the labelled tokens itself.
-    accelerator = Accelerator(
-        mixed_precision="bf16" if dtype is torch.bfloat16 else "no", gradient_accumulation_steps=1
-    )
+    precision = "bf16" if dtype is torch.bfloat16 else "no"
+    accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=1, cpu=cpu)
     model = add_adapter(load_base(base, recipe, dtype, device), recipe)
     config = read_config(base)
     rate = recipe.learning_rate or default_learning_rate(config["hidden_size"], config["model_type"])

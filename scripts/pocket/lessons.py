@@ -5,7 +5,7 @@ The house format of the demo's answers is left out on purpose: that is what fine
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
@@ -97,10 +97,10 @@ def with_unknown(random: Random, style: Style) -> Style:
 
 
 def choose_pages(random: Random, world: World, question: Question, count: int) -> list[Page]:
-    """`count` pages with the evidence among them (or, one time in seven, not), and likely mix-ups before random ones."""
+    """`count` pages with the evidence among them (or, one time in ten, not), and likely mix-ups before random ones."""
     pages = {page.id: page for page in world.documents}
     evidence = [pages[i] for i in question.evidence]
-    if len(evidence) > count or random.random() < 1 / 7:
+    if len(evidence) > count or random.random() < 1 / 10:
         shown: list[Page] = []
     else:
         shown = evidence
@@ -143,7 +143,7 @@ def chat(system: str, *turns: str) -> Chat:
 
 
 def page_count(random: Random) -> int:
-    return random.choices((0, 1, 2, 3, 4, 5, 8, 14), (8, 14, 14, 34, 14, 12, 3, 1))[0]
+    return random.choices((0, 1, 2, 3, 4, 5, 8, 14), (4, 16, 16, 36, 14, 10, 3, 1))[0]
 
 
 def read(random: Random, world: World, question: Question) -> Chat:
@@ -151,6 +151,16 @@ def read(random: Random, world: World, question: Question) -> Chat:
     style = plain_style(random) if random.random() < 0.6 else with_unknown(random, random.choice(INSTRUCTED)(random))
     pages = choose_pages(random, world, question, page_count(random))
     return chat(style.instruction, user_turn(passages_of(pages), question.text), answered(question, pages, style))
+
+
+def glance(random: Random, world: World, question: Question) -> Chat:
+    """A first reader's lesson: the evidence, at most one page besides, and a plain answer."""
+    if not question.evidence:
+        question = random.choice([q for q in world.questions if q.slice == "fact"])
+    pages = [page for page in world.documents if page.id in question.evidence]
+    pages += random.sample([page for page in world.documents if page not in pages], random.choice((0, 0, 1)))
+    random.shuffle(pages)
+    return chat("", user_turn(passages_of(pages), question.text), answered(question, pages, plain_style(random)))
 
 
 def follow(random: Random, world: World, question: Question) -> Chat:
@@ -321,20 +331,21 @@ def talk(random: Random, _: World, __: Question) -> Chat:
 
 
 Lesson = Callable[[Random, World, Question], Chat]
-LESSONS: Final[dict[Lesson, float]] = {
+EASY: Final[Mapping[Lesson, float]] = {glance: 0.8, split_parts: 0.06, talk: 0.06, sort: 0.04, query: 0.04}
+FULL: Final[Mapping[Lesson, float]] = {
     read: 0.44, follow: 0.16, think: 0.06, converse: 0.03, split_parts: 0.03, route: 0.02, imagine: 0.02, judge: 0.03, query: 0.06, sort: 0.11, talk: 0.04
 }  # fmt: skip
-SLICES: Final[dict[str, float]] = {
-    "fact": 0.34, "code": 0.08, "clash": 0.1, "updated": 0.12, "two_part": 0.14, "count": 0.06, "paraphrase": 0.08, "unanswerable": 0.08
+SLICES: Final[Mapping[str, float]] = {
+    "fact": 0.36, "code": 0.08, "clash": 0.1, "updated": 0.12, "two_part": 0.14, "count": 0.06, "paraphrase": 0.09, "unanswerable": 0.05
 }  # fmt: skip
 
 
-def lessons(random: Random) -> Iterator[tuple[str, Chat]]:
+def lessons(random: Random, trades: Mapping[Lesson, float] = FULL) -> Iterator[tuple[str, Chat]]:
     """Endless (trade, chat) pairs; a new small world every forty."""
     while True:
         world = make_world(random, 18, random.sample(range(len(NOTICES)), 6))
         by_slice = {name: [q for q in world.questions if q.slice == name] for name in SLICES}
         for _ in range(40):
-            lesson = random.choices(list(LESSONS), list(LESSONS.values()))[0]
+            lesson = random.choices(list(trades), list(trades.values()))[0]
             pool = by_slice[random.choices(list(SLICES), list(SLICES.values()))[0]] or by_slice["fact"]
             yield lesson.__name__, lesson(random, world, random.choice(pool))

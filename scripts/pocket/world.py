@@ -82,18 +82,18 @@ class World:
 
 # Three fields stand in both registers and mean another thing in each: the clash that routing has to resolve.
 CLASHING: Final = (
-    Field("code", ("Its code is {v}.", "It carries the code {v}."), ("what is the code of the {n}",), code),
-    Field("keeper", ("Its keeper is {v}.", "{v} is its keeper."), ("who is the keeper of the {n}", "who keeps the {n}"), person),
-    Field("colour", ("Its colour is {v}.", "It is painted {v}."), ("what colour is the {n}",), lambda r: r.choice(COLOURS)),
+    Field("code", ("The code of the {n} is {v}.", "The {n} carries the code {v}."), ("what is the code of the {n}",), code),
+    Field("keeper", ("The keeper of the {n} is {v}.", "The {n} has the keeper {v}."), ("who is the keeper of the {n}", "which keeper has the {n}"), person),
+    Field("colour", ("The colour of the {n} is {v}.", "The {n} has the colour {v}."), ("what is the colour of the {n}", "which colour has the {n}"), lambda r: r.choice(COLOURS)),
 )  # fmt: skip
 VESSEL: Final = Kind(
     "harbour",
     "vessel",
     (
-        Field("captain", ("Its captain is {v}.", "{v} is the captain."), ("who is the captain of the {n}", "which captain has the {n}"), person),
-        Field("port", ("Its home port is {v}.", "{v} is its home port."), ("what is the home port of the {n}", "which home port has the {n}"), name),
-        Field("cargo", ("It sails with {v}.", "Its cargo is {v}."), ("what is the cargo of the {n}", "which cargo has the {n}"), lambda r: r.choice(GOODS)),
-        Field("length", ("It is {v} long.", "Its length is {v}."), ("how long is the {n}", "what is the length of the {n}"), lambda r: f"{r.randrange(10, 100)} metres"),
+        Field("captain", ("The captain of the {n} is {v}.", "The {n} has the captain {v}."), ("who is the captain of the {n}", "which captain has the {n}"), person),
+        Field("port", ("The home port of the {n} is {v}.", "The {n} has the home port {v}."), ("what is the home port of the {n}", "which home port has the {n}"), name),
+        Field("cargo", ("The cargo of the {n} is {v}.", "The {n} carries a cargo of {v}."), ("what is the cargo of the {n}", "which cargo has the {n}"), lambda r: r.choice(GOODS)),
+        Field("length", ("The length of the {n} is {v}.", "The {n} has a length of {v}."), ("how long is the {n}", "what is the length of the {n}"), lambda r: f"{r.randrange(10, 100)} metres"),
         *CLASHING,
     ),
 )  # fmt: skip
@@ -101,10 +101,10 @@ MEDICINE: Final = Kind(
     "clinic",
     "medicine",
     (
-        Field("maker", ("Its maker is {v}.", "{v} is the maker."), ("who is the maker of the {n}", "which maker has the {n}"), person),
-        Field("shelf", ("It stands on shelf {v}.", "Its shelf is {v}."), ("on which shelf is the {n}", "what is the shelf of the {n}"), name),
-        Field("base", ("It is made from {v}.", "Its base is {v}."), ("what is the base of the {n}", "from what is the {n} made"), lambda r: r.choice(GOODS)),
-        Field("dose", ("The dose is {v}.", "Its dose is {v}."), ("what is the dose of the {n}", "which dose has the {n}"), lambda r: f"{r.randrange(2, 100)} drops"),
+        Field("maker", ("The maker of the {n} is {v}.", "The {n} has the maker {v}."), ("who is the maker of the {n}", "which maker has the {n}"), person),
+        Field("shelf", ("The shelf of the {n} is {v}.", "The {n} stands on the shelf {v}."), ("on which shelf is the {n}", "what is the shelf of the {n}"), name),
+        Field("base", ("The base of the {n} is {v}.", "The {n} has a base of {v}."), ("what is the base of the {n}", "which base has the {n}"), lambda r: r.choice(GOODS)),
+        Field("dose", ("The dose of the {n} is {v}.", "The {n} has a dose of {v}."), ("what is the dose of the {n}", "which dose has the {n}"), lambda r: f"{r.randrange(2, 100)} drops"),
         *CLASHING,
     ),
 )  # fmt: skip
@@ -174,7 +174,7 @@ def make_notice(random: Random, topic: int, tag: str) -> Notice:
 
 def _entry(random: Random, kind: Kind, called: str, year: int, values: tuple[tuple[str, str], ...], tag: str) -> Entry:
     fields = {f.key: f for f in kind.fields}
-    facts = " ".join(random.choice(fields[key].statements).format(v=value) for key, value in values)
+    facts = " ".join(random.choice(fields[key].statements).format(n=called, v=value) for key, value in values)
     title = f"{kind.domain.capitalize()} register of {year}: {called}"
     text = f"The {called} is a {kind.noun} in the {kind.domain} register of {year}. {facts}"
     return Entry(f"{tag}{kind.domain}-{called.lower()}-{year}", kind, called, year, values, title, text)
