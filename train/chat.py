@@ -127,8 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.show and not options.model:
         parser.error("--show needs --model: what is trained depends on the model's template")
     try:
-        for line in _report(options.file, options.model, options.show):
-            print(line)
+        print("\n".join(_report(options.file, options.model, options.show)))
     except (TrainError, FileError) as error:
         return refuse(error)
     return 0
