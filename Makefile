@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo banking77 test check format readme pocket lock clean banking77
+.PHONY: setup demo banking77 test check format readme pocket lock clean
 
 setup: $(READY)
 

@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Final, Never
+from typing import Final
 
 from rich.console import Console
 
@@ -19,6 +19,7 @@ from eval.record import RunError
 from eval.report import save
 from eval.run import run
 from eval.terminal import show
+from retrieval.console import Parser, tell_progress
 from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from serve.chat import ServeError
@@ -33,9 +34,7 @@ WIDE: Final = 120
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 when all is well, 1 when something is wrong or answers are missing."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for room in ("__main__", "eval", "serve", "retrieval"):  # what libraries say at this level would drown what we say
-        logging.getLogger(room).setLevel(logging.INFO)
+    tell_progress("eval", "serve", "retrieval")
     # A polite kill is a Ctrl-C: in-flight questions are dropped, the engine is stopped, every answer is kept.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     options = _parser().parse_args(arguments)
@@ -67,7 +66,7 @@ def _report(folder: Path) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m eval",
         description="Find out which lever moves your model: a prompt, retrieval, or an adapter.",
         epilog="example: python -m eval run out/demo/world/grid.yaml --out out/demo",
@@ -91,14 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
     report.set_defaults(command=lambda options: _report(options.folder))
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """A mistyped command exits with 1 like any other error; argparse's own 2 would mean a failed gate."""
-
-    def error(self, message: str) -> Never:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")
 
 
 if __name__ == "__main__":

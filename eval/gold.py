@@ -31,22 +31,11 @@ def cite(evidence: str, documents: Mapping[str, Document]) -> Passage:
     'red'
     """
     if evidence in documents:
-        return _cut(documents[evidence], 0, len(documents[evidence].text))
+        return documents[evidence].cut(0, len(documents[evidence].text))
     span = SPAN.fullmatch(evidence)
     if span is None or span["document"] not in documents:
         raise ValueError(f"evidence {evidence!r} names no document: write the document's id, or id@start-end")
     start, end, text = int(span["start"]), int(span["end"]), documents[span["document"]].text
     if not start < end <= len(text):
         raise ValueError(f"evidence {evidence!r} is out of range: the document has characters 0 to {len(text)}")
-    return _cut(documents[span["document"]], start, end)
-
-
-def _cut(document: Document, start: int, end: int) -> Passage:
-    return Passage(
-        document=document.id,
-        title=document.title,
-        text=document.text[start:end],
-        start=start,
-        end=end,
-        meta=document.meta,
-    )
+    return documents[span["document"]].cut(start, end)

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final, Never, TypeAlias
+from typing import Final, TypeAlias
 
+from retrieval.console import Parser
 from retrieval.documents import read_documents
 from retrieval.files import FileError
 from retrieval.generation import in_use
@@ -23,7 +24,7 @@ from retrieval.retriever import RetrieverSettings, open_retriever
 
 DEFAULTS: Final = BuildSettings()
 
-Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -74,16 +75,8 @@ def _measure(arguments: argparse.Namespace) -> None:
         print(kind.ljust(14) + "".join(f"{value:12.4f}" for value in row.values()))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Ends with 1 on a wrong usage, as on any other error; 2 is kept for a failed gate."""
-
-    def error(self, message: str) -> Never:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m retrieval",
         description="Make an index of documents, ask it, measure it.",
         epilog="example: python -m retrieval build docs out/index/docs",

@@ -20,14 +20,7 @@ def passages(document: Document, size: int, overlap: int) -> Iterator[Passage]:
     """The document in passages of at most `size` characters, of which up to `overlap` repeat the one before."""
     only_title = [(0, 0)] if document.title.strip() else []
     for start, end in list(spans(document.text, size, overlap)) or only_title:
-        yield Passage(
-            document=document.id,
-            title=document.title,
-            text=document.text[start:end],
-            start=start,
-            end=end,
-            meta=document.meta,
-        )
+        yield document.cut(start, end)
 
 
 def spans(text: str, size: int, overlap: int) -> Iterator[tuple[int, int]]:

@@ -21,6 +21,12 @@ class Document:
     text: str
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    def cut(self, start: int, end: int) -> "Passage":
+        """The passage from character `start` up to `end`."""
+        return Passage(
+            document=self.id, title=self.title, text=self.text[start:end], start=start, end=end, meta=self.meta
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:

@@ -2,15 +2,15 @@
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, Final, Never
+from typing import Any, Final
 
 import httpx
 
+from retrieval.console import Parser, tell_progress
 from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from retrieval.retriever import open_retriever
@@ -25,9 +25,7 @@ URL: Final = "http://127.0.0.1:8000/v1"
 
 def main() -> int:
     args = _arguments()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for room in ("__main__", "serve", "retrieval"):  # what libraries say at this level would drown what we say
-        logging.getLogger(room).setLevel(logging.INFO)
+    tell_progress("serve", "retrieval")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         match args.command:
@@ -79,7 +77,7 @@ def _call(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = _described(_Parser(prog="python -m serve"), "models")
+    parser = _described(Parser(prog="python -m serve"), "models")
     parser.description = "Answer questions with every combination of adapter, retriever and strategy of a stack."
     commands = parser.add_subparsers(dest="command", required=True)
     start = _described(
@@ -104,14 +102,6 @@ _QUESTION: Final = "Who founded Varn?"
 def _described(parser: argparse.ArgumentParser, example: str) -> argparse.ArgumentParser:
     parser.epilog = f"Example: python -m serve {example}"
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """A mistyped command exits with 1 like any other error; argparse's own 2 would mean a failed gate."""
-
-    def error(self, message: str) -> Never:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")
 
 
 if __name__ == "__main__":

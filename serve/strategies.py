@@ -3,7 +3,7 @@
 Knows nothing of HTTP, of engines, or of who asks: an evaluation and the gateway call the same functions.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -73,7 +73,7 @@ def layout(shots: Sequence[Message], query: Query, hits: Sequence[Hit], instruct
         *shots,
         *found,
         *_history(query.history),
-        Message("user", _question(query.text, passages(hits))),
+        Message("user", user_turn(((hit.passage.title, hit.passage.text) for hit in passages(hits)), query.text)),
     )
 
 
@@ -162,13 +162,14 @@ def _turns(row: Mapping[str, Any]) -> tuple[Message, ...]:
     return turns if alternate and all(isinstance(turn.content, str) for turn in turns) else ()
 
 
-def _question(text: str, hits: Sequence[Hit]) -> str:
-    shown = (f"[S{n}] {hit.passage.title}\n{hit.passage.text}\n\n" for n, hit in enumerate(hits, start=1))
-    return "".join(shown) + f"Question: {text}"
+def user_turn(passages: Iterable[tuple[str, str]], question: str) -> str:
+    """Numbered (title, text) passages above the question; the question alone where there are none."""
+    shown = (f"[S{n}] {title}\n{text}\n\n" for n, (title, text) in enumerate(passages, start=1))
+    return "".join(shown) + f"Question: {question}"
 
 
 def _demonstration(hit: Hit) -> tuple[Message, Message]:
-    return Message("user", _question(hit.passage.text, ())), Message("assistant", str(hit.passage.meta["answer"]))
+    return Message("user", user_turn((), hit.passage.text)), Message("assistant", str(hit.passage.meta["answer"]))
 
 
 def _history(turns: Sequence[str]) -> list[Message]:

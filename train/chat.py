@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from retrieval.console import Parser
 from retrieval.files import FileError, read_text
-from train.door import Parser, TrainError, refuse
+from train.door import TrainError, refuse
 from train.rows import Problem, is_trained, parsed_arguments, problems
 
 Message = Mapping[str, Any]

@@ -14,10 +14,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from retrieval.console import Parser
 from retrieval.files import FileError
 from train.base import check_base, find_base, read_config
 from train.chat import Chat, read_chats, refuse_all
-from train.door import Parser, TrainError, refuse
+from train.door import TrainError, refuse
 from train.holdout import held_out
 from train.provenance import card, check_space, identify, is_finished
 from train.recipe import REPOSITORY, Recipe, read_recipe

@@ -34,9 +34,10 @@ POOL: Final = 1500
 """Chats drawn at once, sorted by length into batches, so that little is padded."""
 PROMPT_WEIGHT: Final = 0.1
 """Loss weight of a prompt's tokens; answers weigh 1."""
-DRILLS, EASY_UNTIL = 0.05, 0.3
-"""The curriculum, in shares of the steps: copying drills, then easy lessons, then all of them. Without it, 10 M tokens taught
-no copying at all; 94 steps of drills did, and 119 steps of easy lessons turned that into reading."""
+DRILLS: Final = 0.05
+EASY_UNTIL: Final = 0.3
+"""The curriculum, in shares of the steps: copying drills, then easy lessons, then all of them. DECISIONS.md has what was
+seen without it."""
 HEADER, PROMPT, ANSWER = 0, 1, 2
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from scripts.pocket.lexicon import THINGS, VERBS, label, name, person, sentence
 from scripts.pocket.notices import NOTICES
 from scripts.pocket.world import KINDS, Entry, Notice, Question, World, make_world
+from serve.strategies import user_turn
 
 Chat = list[dict[str, str]]
 Page = Entry | Notice
@@ -26,12 +27,6 @@ class Style:
     instruction: str
     write: Callable[[str, Sequence[int]], str]
     unknown: str = UNKNOWN
-
-
-def user_turn(passages: Sequence[tuple[str, str]], question: str) -> str:
-    """The turn that the server renders for (title, text) passages; a test holds the two equal."""
-    shown = "".join(f"[S{n}] {title}\n{text}\n\n" for n, (title, text) in enumerate(passages, start=1))
-    return f"{shown}Question: {question}"
 
 
 def plain_style(_: Random) -> Style:
