@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 when all is well, 1 when something is wrong or answers are missing."""
     tell_progress("eval", "serve", "retrieval")
     # A polite kill is a Ctrl-C: in-flight questions are dropped, the engine is stopped, every answer is kept.
+    # A script's background job inherits Ctrl-C ignored, which would make it deaf to both.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     options = _parser().parse_args(arguments)
     try:

@@ -39,9 +39,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.upstream.BACK_OFF", (0.0,))
 
 
-def start(grid: Path, out: Path) -> "subprocess.Popen[str]":
+def start(grid: Path, out: Path, inherited: signal.Handlers = signal.SIG_DFL) -> "subprocess.Popen[str]":
+    """A run of its own; `inherited` is what its parent left of Ctrl-C."""
     command = [sys.executable, "-m", "eval", "run", str(grid), "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, inherited),
+    )
 
 
 def kept(out: Path) -> set[str]:
@@ -96,11 +103,14 @@ def test_killed_at_any_moment_it_resumes_with_every_answer_once(stub: Stub, tmp_
     assert not {"torch", "vllm", "faiss", "transformers", "sentence_transformers"} & set(modules)
 
 
+@pytest.mark.parametrize("inherited", [signal.SIG_DFL, signal.SIG_IGN], ids=["terminal", "background job"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_polite_stop_keeps_every_answer(how: signal.Signals, stub: Stub, tmp_path: Path) -> None:
+def test_a_polite_stop_keeps_every_answer(
+    how: signal.Signals, inherited: signal.Handlers, stub: Stub, tmp_path: Path
+) -> None:
     stub.seconds = 0.02
     grid, out = write_world(tmp_path, stub.url, n=N), tmp_path / "out"
-    process = start(grid, out)
+    process = start(grid, out, inherited)
     while len(stub.calls) < 20 and process.poll() is None:
         time.sleep(0.002)
 
