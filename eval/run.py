@@ -25,7 +25,7 @@ from retrieval.retriever import Retriever, open_retriever
 from serve.chat import ServeError, Unavailable
 from serve.combination import GOLD, Combination
 from serve.engine import Engine
-from serve.pipeline import Pipeline
+from serve.pipeline import Pipeline, probe_adapters
 
 Job = tuple[Combination, Example]
 
@@ -89,6 +89,7 @@ class _Desk:
         queue = iter(jobs)
         with tqdm(total=len(jobs), unit=" answers", desc="asking", disable=None) as bar:
             async with self._pipeline:
+                await probe_adapters(self._pipeline)
                 try:
                     async with asyncio.TaskGroup() as group:
                         for _ in range(min(self._workers, len(jobs))):

@@ -28,6 +28,8 @@ class Stub:
     seconds: float = 0.0
     broken: Callable[[str], bool] = lambda question: False
     """Which questions (the text of the last message) are answered with 503."""
+    probed: Callable[[str], float] = lambda model: -float(sum(map(ord, model)))
+    """The log-probability with which each model starts its answer."""
     calls: list[str] = field(default_factory=list)
     """Model and messages of each answer that was given, as one text."""
     port: int = 0
@@ -41,6 +43,9 @@ class Stub:
         if self.broken(body["messages"][-1]["content"]):
             return 503, {"error": {"message": "out of order"}}
         time.sleep(self.seconds)
+        if body.get("logprobs"):  # the probe before a run, not a question of it
+            likely = [self.probed(body["model"])]
+            return 200, {"choices": [{"message": {"content": "I"}, "finish_reason": "length", "logprobs": likely}]}
         text = self.say(body["model"], body["messages"])
         with self.lock:
             self.calls.append(call_of(body["model"], body["messages"]))

@@ -20,6 +20,7 @@ from eval.folder import load_results
 from eval.grid import load_grid
 from eval.record import RunError, read_records
 from eval.run import run
+from serve.chat import ServeError
 from serve.combination import Combination
 from tests.eval_stub import Stub, call_of, fact, planted, serving, write_rows, write_world
 
@@ -169,13 +170,21 @@ def test_an_outage_is_a_failure_and_never_a_score(
 
 
 def test_when_the_engine_is_gone_the_rest_is_left_for_another_time(stub: Stub, tmp_path: Path, impatient: None) -> None:
-    stub.broken = lambda question: True
+    stub.broken = lambda question: "entry" in question
     grid, out = write_world(tmp_path, stub.url, n=8, concurrency=2), tmp_path / "out"
 
     with pytest.raises(RunError, match="4 questions in a row got no answer, so the rest were not tried"):
         run(load_grid(grid), out)
 
     assert len((out / "failures.jsonl").read_text().splitlines()) == 4
+
+
+def test_an_adapter_that_changes_nothing_is_refused_before_any_question(stub: Stub, tmp_path: Path) -> None:
+    stub.probed = lambda model: 0.0
+    with pytest.raises(ServeError, match=r"stack\.yaml:\d+: .*tuned.* has no effect"):
+        run(load_grid(write_world(tmp_path, stub.url, n=2)), tmp_path / "out")
+
+    assert not stub.calls
 
 
 @pytest.mark.parametrize(
