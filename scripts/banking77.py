@@ -4,13 +4,13 @@ Reads a folder with the published train.csv and test.csv (`scripts/fetch.py` can
     python -m scripts.banking77 ../banking77 && make banking77
 """
 
-import argparse
 import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from retrieval.console import Parser
 from retrieval.files import FileError, write_jsonl
 
 OUT: Final = Path(__file__).parents[1] / "out" / "banking77" / "data"
@@ -48,9 +48,7 @@ def documents(questions: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Write Banking77 as files.", epilog="example: python -m scripts.banking77 ../banking77"
-    )
+    parser = Parser(description="Write Banking77 as files.", epilog="example: python -m scripts.banking77 ../banking77")
     parser.add_argument("folder", type=Path, help="the folder with train.csv and test.csv")
     folder = parser.parse_args().folder
     try:

@@ -4,13 +4,14 @@ Takes weights as safetensors only. Knows nothing of what the model is for.
     python scripts/fetch.py Qwen/Qwen3-4B-Instruct-2507
 """
 
-import argparse
 import os
 import sys
 
+from retrieval.console import Parser
+
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Download a model (safetensors only) into the local cache; everything else runs offline.",
         epilog="example: python scripts/fetch.py Qwen/Qwen3-4B-Instruct-2507",
     )

@@ -4,7 +4,6 @@ Each example is asked in one of the listed ways, in turn, and answered as `targe
     python -m scripts.make_sft out/demo/world/sft.yaml
 """
 
-import argparse
 import asyncio
 import json
 import sys
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from eval.gold import GoldRetriever
 from eval.task import Example, Task, load_task
+from retrieval.console import Parser
 from retrieval.files import STRICT, FileError, read_yaml, write_jsonl
 from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.retriever import NoRetrieval, Retriever, open_retriever
@@ -133,7 +133,7 @@ def load(path: Path) -> tuple[SftSettings, Stack, Task]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Render training chats with the strategies and retrievers of the evaluation.",
         epilog="example: python -m scripts.make_sft out/demo/world/sft.yaml",
     )

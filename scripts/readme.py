@@ -3,11 +3,12 @@
 python -m scripts.readme out/demo
 """
 
-import argparse
 import csv
 import json
 from pathlib import Path
 from typing import Final
+
+from retrieval.console import Parser
 
 README: Final = Path(__file__).parents[1] / "README.md"
 BEGIN: Final = "<!-- figures: written by `make readme` -->"
@@ -50,11 +51,13 @@ def line(row: dict[str, str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Put a run's figures into README.md.", epilog="example: python -m scripts.readme out/demo"
     )
     parser.add_argument("run", type=Path, nargs="?", default=Path("out/demo"))
     run = parser.parse_args().run
+    if not (run / "verdict.json").is_file():
+        parser.error(f"{run} holds no finished run; make one with `make demo`")
     with (run / "summary.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     sentence = json.loads((run / "verdict.json").read_text(encoding="utf-8"))["sentence"]

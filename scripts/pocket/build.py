@@ -4,7 +4,6 @@ Run as `make pocket` (or `python -m scripts.pocket.build`); stopping it loses at
 Knows nothing of the demo's questions: its validation lessons come from worlds of their own.
 """
 
-import argparse
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from retrieval.console import Parser
 from scripts.pocket.lessons import EASY, FULL, Chat, Lesson, lessons
 
 HERE: Final = Path(__file__).parent
@@ -34,10 +34,9 @@ POOL: Final = 1500
 """Chats drawn at once, sorted by length into batches, so that little is padded."""
 PROMPT_WEIGHT: Final = 0.1
 """Loss weight of a prompt's tokens; answers weigh 1."""
-DRILLS: Final = 0.05
-EASY_UNTIL: Final = 0.3
-"""The curriculum, in shares of the steps: copying drills, then easy lessons, then all of them. DECISIONS.md has what was
-seen without it."""
+WORDS, DRILLS, READING = (0.18, 0.18, 0.07)
+"""The curriculum, in shares of the steps: easy lessons, until words mean something; copying drills; easy lessons again,
+which are now read; and then all lessons. DECISIONS.md has what was seen in another order."""
 HEADER, PROMPT, ANSWER = 0, 1, 2
 
 
@@ -106,9 +105,11 @@ def encode(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> tuple[list[int], l
 
 def curriculum(tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> Iterator[Batch]:
     """A batch a step, the same for the same seed and steps."""
-    first, second = int(DRILLS * steps), int(EASY_UNTIL * steps)
-    yield from islice(drills(seed), first)
-    yield from islice(lesson_batches(tokenizer, EASY, f"easy-{seed}"), second - first)
+    words, copying, reading = (int(share * steps) for share in (WORDS, DRILLS, READING))
+    easy = lesson_batches(tokenizer, EASY, f"easy-{seed}")
+    yield from islice(easy, words)
+    yield from islice(drills(seed), copying)
+    yield from islice(easy, reading)
     yield from lesson_batches(tokenizer, FULL, f"lessons-{seed}")
 
 
@@ -150,11 +151,8 @@ def pad(rows: list[tuple[list[int], list[int]]], longest: int) -> Batch:
 
 def loss_of(model: Any, batch: Batch) -> torch.Tensor:
     """Weighted mean cross-entropy of each next token; padding is on the right, so causal attention needs no mask."""
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(input_ids=batch.ids[:, :-1], use_cache=False).logits
-    losses = torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none"
-    )
+    logits = model(input_ids=batch.ids[:, :-1], use_cache=False).logits
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none")
     weights = torch.tensor([0.0, PROMPT_WEIGHT, 1.0])[batch.parts[:, 1:].flatten()]
     return (losses * weights).sum() / weights.sum().clamp(min=1)
 
@@ -283,8 +281,8 @@ Share of answers written to the letter, on {count} lessons in worlds that traini
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog="example: python -m scripts.pocket.build --steps 2400")
-    parser.add_argument("--steps", type=int, default=2400)
+    parser = Parser(description=__doc__, epilog="example: python -m scripts.pocket.build --steps 1900")
+    parser.add_argument("--steps", type=int, default=1900)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "model")

@@ -3,7 +3,6 @@
 The same seed writes the same files. Knows nothing of models; `python -m scripts.pocket.files --seed 0 --out out/demo/world`.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from random import Random
 from string import Template
 from typing import Any, Final
 
+from retrieval.console import Parser
 from retrieval.files import write_atomically, write_jsonl
 from scripts.pocket.notices import NOTICES
 from scripts.pocket.world import Entry, Notice, Question, World, make_world
@@ -102,7 +102,7 @@ def write_world(seed: int, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Write the demo's world.",
         epilog="example: python -m scripts.pocket.files --seed 0 --out out/demo/world",
     )
