@@ -5,7 +5,6 @@ Turns what people type into calls, and what goes wrong into sentences.
 
 import argparse
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,7 @@ from eval.record import RunError
 from eval.report import save
 from eval.run import run
 from eval.terminal import show
-from retrieval.console import Parser, tell_progress
+from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from serve.chat import ServeError
@@ -35,10 +34,7 @@ WIDE: Final = 120
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 when all is well, 1 when something is wrong or answers are missing."""
     tell_progress("eval", "serve", "retrieval")
-    # A polite kill is a Ctrl-C: in-flight questions are dropped, the engine is stopped, every answer is kept.
-    # A script's background job inherits Ctrl-C ignored, which would make it deaf to both.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    stop_politely()  # in-flight questions are dropped, the engine is stopped, every answer is kept
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))

@@ -1,10 +1,12 @@
-"""What all front doors share: a usage error leaves with 1, and our own progress is heard above that of libraries.
+"""What all front doors share: a usage error leaves with 1, our own progress is heard above that of libraries, and a
+polite kill is a Ctrl-C.
 
 Knows nothing of what any door leads to.
 """
 
 import argparse
 import logging
+import signal
 import sys
 from typing import Never
 
@@ -22,3 +24,9 @@ def tell_progress(*rooms: str) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for name in ("__main__", *rooms):
         logging.getLogger(name).setLevel(logging.INFO)
+
+
+def stop_politely() -> None:
+    """Hear Ctrl-C and take a kill for one; a script's background job inherits Ctrl-C ignored: it would hear neither."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import signal
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from retrieval.console import Parser, tell_progress
+from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from retrieval.retriever import open_retriever
@@ -26,7 +25,7 @@ URL: Final = "http://127.0.0.1:8000/v1"
 def main() -> int:
     args = _arguments()
     tell_progress("serve", "retrieval")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop_politely()
     try:
         match args.command:
             case "up":

@@ -34,7 +34,9 @@ POOL: Final = 1500
 """Chats drawn at once, sorted by length into batches, so that little is padded."""
 PROMPT_WEIGHT: Final = 0.1
 """Loss weight of a prompt's tokens; answers weigh 1."""
-WORDS, DRILLS, READING = (0.18, 0.18, 0.07)
+WORDS: Final = 0.18
+DRILLS: Final = 0.18
+READING: Final = 0.07
 """The curriculum, in shares of the steps: easy lessons, until words mean something; copying drills; easy lessons again,
 which are now read; and then all lessons. DECISIONS.md has what was seen in another order."""
 HEADER, PROMPT, ANSWER = 0, 1, 2

@@ -113,6 +113,16 @@ def choose_pages(random: Random, world: World, question: Question, count: int) -
     return shown
 
 
+def few_pages(random: Random, world: World, question: Question, besides: Sequence[int]) -> tuple[Question, list[Page]]:
+    """The question, or one on a fact if no page answers it, with its evidence and one of `besides` other pages."""
+    if not question.evidence:
+        question = random.choice([q for q in world.questions if q.slice == "fact"])
+    pages = [page for page in world.documents if page.id in question.evidence]
+    pages += random.sample([page for page in world.documents if page not in pages], random.choice(besides))
+    random.shuffle(pages)
+    return question, pages
+
+
 def passages_of(pages: Sequence[Page]) -> list[tuple[str, str]]:
     return [(page.title, page.text) for page in pages]
 
@@ -150,21 +160,13 @@ def read(random: Random, world: World, question: Question) -> Chat:
 
 def glance(random: Random, world: World, question: Question) -> Chat:
     """A first reader's lesson: the evidence, at most one page besides, and a plain answer."""
-    if not question.evidence:
-        question = random.choice([q for q in world.questions if q.slice == "fact"])
-    pages = [page for page in world.documents if page.id in question.evidence]
-    pages += random.sample([page for page in world.documents if page not in pages], random.choice((0, 0, 1)))
-    random.shuffle(pages)
+    question, pages = few_pages(random, world, question, (0, 0, 1))
     return chat("", user_turn(passages_of(pages), question.text), answered(question, pages, plain_style(random)))
 
 
 def quiz(random: Random, world: World, question: Question) -> Chat:
     """One question after another about the same few pages: with most of what is read asked for, few tokens teach much."""
-    if not question.evidence:
-        question = random.choice([q for q in world.questions if q.slice == "fact"])
-    pages = [page for page in world.documents if page.id in question.evidence]
-    pages += random.sample([page for page in world.documents if page not in pages], random.choice((0, 0, 1, 2)))
-    random.shuffle(pages)
+    question, pages = few_pages(random, world, question, (0, 0, 1, 2))
     shown = {page.id for page in pages}
     more = [q for q in world.questions if q.evidence and q is not question and shown.issuperset(q.evidence)]
     style = plain_style(random)
