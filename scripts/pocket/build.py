@@ -34,9 +34,9 @@ POOL: Final = 1500
 """Chats drawn at once, sorted by length into batches, so that little is padded."""
 PROMPT_WEIGHT: Final = 0.1
 """Loss weight of a prompt's tokens; answers weigh 1."""
-WORDS: Final = 0.18
-DRILLS: Final = 0.18
-READING: Final = 0.07
+WORDS: Final = 0.2
+DRILLS: Final = 0.2
+READING: Final = 0.15
 """The curriculum, in shares of the steps: easy lessons, until words mean something; copying drills; easy lessons again,
 which are now read; and then all lessons. DECISIONS.md has what was seen in another order."""
 HEADER, PROMPT, ANSWER = 0, 1, 2
@@ -288,8 +288,8 @@ Share of answers written to the letter, on {count} lessons in worlds that traini
 
 
 def main() -> None:
-    parser = Parser(description=__doc__, epilog="example: python -m scripts.pocket.build --steps 1900")
-    parser.add_argument("--steps", type=int, default=1900)
+    parser = Parser(description=__doc__, epilog="example: python -m scripts.pocket.build --steps 2000")
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "model")

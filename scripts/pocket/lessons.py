@@ -346,7 +346,7 @@ def talk(random: Random, _: World, __: Question) -> Chat:
 Lesson = Callable[[Random, World, Question], Chat]
 EASY: Final[Mapping[Lesson, float]] = {glance: 0.1, quiz: 0.7, split_parts: 0.06, talk: 0.06, sort: 0.04, query: 0.04}
 FULL: Final[Mapping[Lesson, float]] = {
-    read: 0.44, follow: 0.16, think: 0.06, converse: 0.03, split_parts: 0.03, route: 0.02, imagine: 0.02, judge: 0.03, query: 0.06, sort: 0.11, talk: 0.04
+    read: 0.34, quiz: 0.12, follow: 0.14, think: 0.06, converse: 0.03, split_parts: 0.03, route: 0.02, imagine: 0.02, judge: 0.03, query: 0.06, sort: 0.11, talk: 0.04
 }  # fmt: skip
 SLICES: Final[Mapping[str, float]] = {
     "fact": 0.36, "code": 0.08, "clash": 0.1, "updated": 0.12, "two_part": 0.14, "count": 0.06, "paraphrase": 0.09, "unanswerable": 0.05
