@@ -4,7 +4,6 @@ An adapter trained on shuffled answers learns the format and nothing else; a ret
 costs tokens and finds nothing. A measurement that credits either of them is broken.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -19,17 +18,21 @@ import yaml
 from eval.analysis import analyse
 from eval.effects import Effect
 from eval.folder import load_results
-from retrieval.files import write_jsonl
+from retrieval.files import read_jsonl, write_jsonl
 from scripts.pocket.files import write_world
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "scripts" / "pocket" / "model"
 SEED = 17
 CHATS, QUESTIONS = 480, 60
+LAUNCH = (
+    *("-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no"),
+)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for _, row in read_jsonl(path)]
 
 
 def write_yaml(path: Path, content: Any) -> None:
@@ -44,30 +47,11 @@ def do(folder: Path, *words: str) -> None:
 
 
 def train(folder: Path, name: str, chats: Iterable[dict[str, Any]]) -> None:
+    """The demo's recipe on these chats, through the front door."""
     write_jsonl(folder / f"{name}.jsonl", chats)
-    recipe = str(ROOT / "train" / "recipes" / "demo.yaml")
+    recipe = ROOT / "train" / "recipes" / "demo.yaml"
     settings = (f"name={name}", f"data={folder / name}.jsonl", f"output={folder}")
-    launch = (
-        "-m",
-        "accelerate.commands.launch",
-        "--num_processes",
-        "1",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-    )
-    do(
-        folder,
-        *launch,
-        "--dynamo_backend",
-        "no",
-        "--quiet",
-        str(ROOT / "train" / "lora.py"),
-        "--config",
-        recipe,
-        *settings,
-    )
+    do(folder, *LAUNCH, str(ROOT / "train" / "lora.py"), "--config", str(recipe), *settings)
 
 
 def shuffled(chats: list[dict[str, Any]]) -> list[dict[str, Any]]:
