@@ -1,8 +1,10 @@
-"""One engine for all tests that need a real one: starting it is what takes the time."""
+"""What several test files share: one real engine, whose start is what takes the time, and a folder to train in."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -44,3 +46,22 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     )
     with Engine(stack, folder / "engine.log") as engine:
         yield Running(stack, engine, folder / "engine.log")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base model, chats and a recipe."""
+    folder = tmp_path_factory.mktemp("world")
+    make_model(folder / "model", width=64)
+    random = Random(0)
+    with (folder / "chats.jsonl").open("w") as file:
+        for number in range(60):
+            words = " ".join(random.choice(("red", "green", "blue", "white")) for _ in range(random.randrange(3, 40)))
+            question = {"role": "user", "content": f"Row {number}: {words}. Which colour came first?"}
+            answer = {"role": "assistant", "content": words.split()[0]}
+            file.write(json.dumps({"messages": [question, answer]}) + "\n")
+    (folder / "tiny.yaml").write_text(
+        "model: model\ndata: chats.jsonl\noutput: adapters\nrank: 8\nepochs: 2\nlearning_rate: 5.0e-3\n"
+        "max_length: 192\ntokens_per_step: 512\neval_fraction: 0.2\n"
+    )
+    return folder

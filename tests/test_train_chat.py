@@ -1,15 +1,19 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from train.chat import MOST_PROBLEMS, main, read_chats
 from train.door import TrainError
+from train.masking import Template, encode
 
 ROOT = Path(__file__).parents[1]
+POCKET = ROOT / "scripts" / "pocket" / "model"
 USER = {"role": "user", "content": "What is the capital of Norway?"}
 ASSISTANT = {"role": "assistant", "content": "Oslo"}
 CALL = {"type": "function", "function": {"name": "look_up", "arguments": '{"place": "Oslo"}'}}
@@ -84,6 +88,19 @@ BROKEN = {
     ),
     "meta as text": (row(USER, ASSISTANT, meta="web"), "meta: is not an object"),
     "a numbered group": (row(USER, ASSISTANT, meta={"group": 3}), "meta.group: is not text"),
+    "thoughts of someone else": (
+        row(USER | {"reasoning_content": "Hm"}, ASSISTANT),
+        "messages[0].reasoning_content: stands on a message of someone else",
+    ),
+    "thoughts that are no text": (
+        row(USER, ASSISTANT | {"reasoning_content": ["Hm"]}),
+        "messages[1].reasoning_content: is a list - write text",
+    ),
+    "thoughts under another name": (
+        row(USER, ASSISTANT | {"thinking": "Hm"}),
+        "messages[1].thinking: is not a key of a message - rename it to `reasoning_content`",
+    ),
+    "nested without end": ("[" * 100_000, "row: is nested too deeply"),
     "a tool without name": (row(USER, ASSISTANT, tools=[{}]), "tools[0]: has no function name"),
 }
 
@@ -142,6 +159,7 @@ def test_a_file_in_openai_format_is_read_as_it_is(tmp_path: Path) -> None:
     assert chat.trained == (4, 6)
     assert chat.where == f"{file}:1"
     assert "weight" not in chat.messages[2]
+    assert chat.messages[4]["content"] == ""  # as the server hands it to the template
     assert chat.messages[4]["tool_calls"][0]["function"]["arguments"] == {"place": "Oslo"}
 
 
@@ -171,8 +189,77 @@ def test_the_door_counts_repetitions_and_contradictions(tmp_path: Path, capsys: 
 
     said = capsys.readouterr().out
     assert "3 rows, all fine" in said
-    assert "repeated: 1 rows repeat an earlier row, e.g. line 2" in said
-    assert "contradicted: 1 prompts have different answers, e.g. lines 1, 3" in said
+    assert "repeated: 1 rows repeat an earlier row, e.g. line 2 (as 1)\n" in said
+    assert "contradicted: 1 prompts have different answers, e.g. lines 1, 3\n" in said
+
+
+def test_case_and_spacing_do_not_hide_a_repetition(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = written(tmp_path, row(USER, ASSISTANT), row(USER | {"content": USER["content"].upper() + "  "}, ASSISTANT))
+
+    assert main([str(file)]) == 0
+
+    assert "repeated: 1 rows repeat an earlier row, e.g. line 2 (as 1)\n" in capsys.readouterr().out
+
+
+def jaccard(one: str, other: str) -> float:
+    a, b = ({*pairwise(words.split())} for words in (one, other))
+    return len(a & b) / len(a | b)
+
+
+def test_near_repetitions_are_those_that_share_nine_tenths_of_their_pairs_of_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = Random(0)
+    first = [f"word{i}" for i in range(60)]
+    texts = [" ".join(first)]
+    for changes in (1, 2, 3, 4, 5, 30) * 3:
+        texts.append(
+            " ".join(f"other{random.randrange(10**6)}" if i < changes else word for i, word in enumerate(first))
+        )
+    file = written(tmp_path, *(row(USER | {"content": text}, ASSISTANT | {"content": "Yes"}) for text in texts))
+    seen: list[int] = []
+    expected = []
+    for i, text in enumerate(texts):
+        near = next((earlier for earlier in seen if jaccard(f"{texts[earlier]} yes", f"{text} yes") >= 0.9), None)
+        if near is None:
+            seen.append(i)
+        else:
+            expected.append(f"{i + 1} (as {near + 1})")
+
+    assert main([str(file)]) == 0
+
+    assert 0 < len(expected) < len(texts) - 3
+    assert (
+        f"nearly repeated: {len(expected)} rows are nearly an earlier row, e.g. line {', '.join(expected[:10])}\n"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_script_without_spaces_is_compared_by_its_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "".join(chr(0x4E00 + i) for i in range(60))
+    near, far = text[:-1] + "\u9000", text[::-1]
+    file = written(tmp_path, *(row(USER | {"content": content}, ASSISTANT) for content in (text, near, far)))
+
+    assert main([str(file)]) == 0
+
+    assert "nearly repeated: 1 rows are nearly an earlier row, e.g. line 2 (as 1)\n" in capsys.readouterr().out
+
+
+def test_the_door_tells_what_training_will_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(USER, ASSISTANT, meta={"group": f"{i // 2}"}) for i in range(40)]
+    file = written(tmp_path, *rows)
+
+    assert main([str(file), "--model", str(POCKET), "--max-length", "100"]) == 0
+
+    said = capsys.readouterr().out
+    template = Template.load(POCKET)
+    samples = encode(read_chats(file), template)
+    tokens, labelled = len(samples[0].tokens), sum(samples[0].labelled)
+    packs = -(-40 // (100 // tokens))
+    assert f"labelled: {labelled / tokens:.1%} of the tokens; packs: {packs} of 100 tokens an epoch" in said
+    assert "split: 8 rows (4 groups) held out and 32 rows (16 groups) trained on, at eval_fraction=0.05" in said
 
 
 def test_the_door_leaves_with_one_and_without_torch(tmp_path: Path) -> None:
@@ -193,7 +280,9 @@ def test_the_door_leaves_with_one_and_without_torch(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("arguments", [[], ["a.jsonl", "--shwo", "3"], ["a.jsonl", "--show", "3"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["a.jsonl", "--shwo", "3"], ["a.jsonl", "--show", "3"], ["a.jsonl", "--max-length", "9"]]
+)
 def test_a_wrong_command_line_leaves_with_one(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(arguments)

@@ -1,7 +1,7 @@
 """What a step computes: the loss of packs, the gradient of accumulation, who is trained and in which precision."""
 
 import doctest
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -9,18 +9,21 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from bitsandbytes.functional import dequantize_4bit
+from peft.tuners.lora.layer import LoraLayer
 from torch import nn
+from torch.nn.functional import cross_entropy, linear
 from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.tiny import make_model
 from train import fit
-from train.adapter import exported
+from train.adapter import Adapter
 from train.attention import PACKED, packed_attention, register
 from train.door import TrainError
-from train.fit import Trainer, accumulate_gradients, mean_loss, round_to_export, set_up, step
+from train.fit import Trainer, accumulate_gradients, mean_loss, rounded_to_export, set_up, step
+from train.lean import lean_linear
 from train.masking import Sample
-from train.model import batch, labelled_tokens, logits, prove_packing, summed_loss, trainable
+from train.model import batch, head_loss, labelled_tokens, prove_packing, rows_before_head, trainable
 from train.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -70,13 +73,13 @@ def trained_a_little(trainer: Trainer) -> Trainer:
     """With adapters that change something: B starts at zero."""
     torch.manual_seed(1)
     with torch.no_grad():
-        for parameter in trainable(trainer.model):
+        for parameter in trainable(trainer.model).values():
             parameter.add_(torch.randn_like(parameter), alpha=0.05)
     return trainer
 
 
 def gradient(model: nn.Module) -> torch.Tensor:
-    found = torch.cat([parameter.grad.flatten() for parameter in trainable(model) if parameter.grad is not None])
+    found = torch.cat([p.grad.flatten() for p in trainable(model).values() if p.grad is not None])
     model.zero_grad()
     return found
 
@@ -89,28 +92,28 @@ def test_the_loss_of_a_pack_is_the_sum_of_transformers_losses_of_its_rows(base: 
         mean = theirs(input_ids=torch.tensor([sample.tokens]), labels=torch.tensor([labels])).loss.item()
         expected += mean * labelled_tokens([sample])
 
-    ours = summed_loss(set_up(recipe(base), base).model, batch(SAMPLES, CPU)).item()
+    ours = set_up(recipe(base), base).learner(batch(SAMPLES, CPU)).item()
 
     assert ours == pytest.approx(expected, rel=1e-5)
 
 
 def test_packed_and_unpacked_rows_have_the_same_gradient(base: Path) -> None:
-    model = trained_a_little(set_up(recipe(base), base)).model
-    summed_loss(model, batch(SAMPLES, CPU)).backward()
-    packed = gradient(model)
+    learner = trained_a_little(set_up(recipe(base), base)).learner
+    learner(batch(SAMPLES, CPU)).backward()
+    packed = gradient(learner)
 
     for sample in SAMPLES:
-        summed_loss(model, batch([sample], CPU)).backward()
+        learner(batch([sample], CPU)).backward()
 
-    assert torch.allclose(packed, gradient(model), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(packed, gradient(learner), rtol=1e-4, atol=1e-5)
 
 
 def test_a_row_does_not_see_its_neighbour_at_all(base: Path) -> None:
     model = set_up(recipe(base), base).model
     first, second, other = random_samples([20, 15, 20], seed=3)
 
-    beside_first = logits(model, batch([first, second], CPU))[-labelled_tokens([second]) :]
-    beside_other = logits(model, batch([other, second], CPU))[-labelled_tokens([second]) :]
+    beside_first = rows_before_head(model, batch([first, second], CPU))[-labelled_tokens([second]) :]
+    beside_other = rows_before_head(model, batch([other, second], CPU))[-labelled_tokens([second]) :]
 
     assert torch.equal(beside_first, beside_other)
 
@@ -155,11 +158,11 @@ def test_attention_that_would_be_wrong_is_refused() -> None:
 
 
 def test_a_model_whose_rows_see_each_other_is_refused(base: Path) -> None:
-    model = set_up(recipe(base), base).accelerator.unwrap_model(set_up(recipe(base), base).model).get_base_model()
+    model = set_up(recipe(base), base).model.get_base_model()
     AttentionInterface.register(PACKED, sdpa_attention_forward)
 
     try:
-        with pytest.raises(TrainError, match=r"change by .* when another is packed beside it"):
+        with pytest.raises(TrainError, match=r"change by .* when it is packed beside another"):
             prove_packing(model)
     finally:
         register()
@@ -195,7 +198,7 @@ def test_the_evaluation_loss_does_not_depend_on_packing(base: Path) -> None:
 
     losses = [mean_loss(trainer, SAMPLES, budget) for budget in (55, 100, 10_000)]
 
-    mean = summed_loss(trainer.model, batch(SAMPLES, CPU)).item() / labelled_tokens(SAMPLES)
+    mean = trainer.learner(batch(SAMPLES, CPU)).item() / labelled_tokens(SAMPLES)
     assert losses == pytest.approx([mean] * 3, rel=1e-6)
     assert mean_loss(trainer, [], 100) is None
 
@@ -206,7 +209,7 @@ def test_steps_lower_the_loss_and_move_every_layer(base: Path) -> None:
     losses = [step(trainer, [SAMPLES[:4], SAMPLES[4:]], rate=5e-3)[0] for _ in range(8)]
 
     assert losses[-1] < losses[0] - 0.3
-    assert exported(trainer.accelerator.unwrap_model(trainer.model))
+    assert all(matrix.any() for matrix in Adapter.of(trainer.model).matrices.values())
 
 
 def test_only_adapters_are_trained_in_float32_in_every_linear_layer_but_the_head(base: Path) -> None:
@@ -224,7 +227,7 @@ def test_only_adapters_are_trained_in_float32_in_every_linear_layer_but_the_head
 
 def test_the_seed_determines_the_adapter(base: Path) -> None:
     def first_matrix(seed: int) -> torch.Tensor:
-        return next(iter(trainable(set_up(recipe(base, seed=seed), base).model)))
+        return next(iter(trainable(set_up(recipe(base, seed=seed), base).model).values()))
 
     assert torch.equal(first_matrix(0), first_matrix(0))
     assert not torch.equal(first_matrix(0), first_matrix(1))
@@ -232,7 +235,7 @@ def test_the_seed_determines_the_adapter(base: Path) -> None:
 
 def test_nf4_quantises_linear_layers_and_nothing_else(base: Path) -> None:
     trainer = set_up(recipe(base, quantize="nf4", dtype="bfloat16"), base)
-    model = trainer.accelerator.unwrap_model(trainer.model).get_base_model()
+    model = trainer.model.get_base_model()
 
     kinds = {name.split(".")[-2]: parameter.dtype for name, parameter in model.named_parameters() if "lora" not in name}
 
@@ -264,33 +267,122 @@ def _base_layers(model: nn.Module) -> list[nn.Module]:
 
 def test_a_loss_that_is_not_a_number_stops_the_training_and_names_the_rows(base: Path) -> None:
     trainer = set_up(recipe(base), base)
-    model = trainer.accelerator.unwrap_model(trainer.model).get_base_model()
+    model = trainer.model.get_base_model()
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
     model.model.embed_tokens.weight[SAMPLES[3].tokens[0]] = torch.nan
-    before = [parameter.clone() for parameter in trainable(trainer.model)]
+    before = [parameter.clone() for parameter in trainable(trainer.model).values()]
 
     with pytest.raises(TrainError, match=r"the loss is not a finite number.*chats.jsonl:4, chats.jsonl:5\. "):
         step(trainer, [SAMPLES[:3], SAMPLES[3:5], SAMPLES[5:]], rate=1e-3)
 
-    assert all(map(torch.equal, before, trainable(trainer.model)))
+    assert all(map(torch.equal, before, trainable(trainer.model).values()))
 
 
-def test_what_is_saved_is_bfloat16_and_what_was_evaluated(base: Path) -> None:
+def test_what_is_evaluated_is_what_is_saved_and_training_goes_on_with_the_exact_numbers(base: Path) -> None:
     trainer = trained_a_little(set_up(recipe(base), base))
+    exact = {name: matrix.detach().clone() for name, matrix in trainable(trainer.model).items()}
 
-    round_to_export(trainer.model)
+    with rounded_to_export(trainer):
+        live = [matrix.detach().clone() for matrix in trainable(trainer.model).values()]
+        saved = list(Adapter.of(trainer.model).matrices.values())
 
-    saved = exported(trainer.accelerator.unwrap_model(trainer.model))
-    assert {matrix.dtype for matrix in saved.values()} == {torch.bfloat16}
-    live = sorted(float(parameter.detach().abs().sum()) for parameter in trainable(trainer.model))
-    assert live == pytest.approx(sorted(float(matrix.float().abs().sum()) for matrix in saved.values()), rel=1e-6)
+    assert {matrix.dtype for matrix in saved} == {torch.bfloat16}
+    assert all(map(torch.equal, live, (matrix.float() for matrix in saved)))
+    assert all(torch.equal(exact[name], matrix) for name, matrix in trainable(trainer.model).items())
+    assert any(not torch.equal(*pair) for pair in zip(live, exact.values(), strict=True))
 
 
-def test_an_adapter_that_never_moved_is_not_saved(base: Path) -> None:
+def test_a_layer_that_does_not_move_in_the_first_step_stops_the_training(base: Path) -> None:
     trainer = set_up(recipe(base), base)
+    layer = trainer.model.get_base_model().model.layers[1].mlp.up_proj
+    layer.forward = layer.get_base_layer().forward  # what a wrapper that hides a layer does
+    before = {name: matrix.detach().clone() for name, matrix in trainable(trainer.model).items()}
 
-    with pytest.raises(TrainError, match=r"layers did not learn anything, for instance .*lora_B"):
-        exported(trainer.accelerator.unwrap_model(trainer.model))
+    step(trainer, [SAMPLES], rate=1e-3)
+
+    with pytest.raises(TrainError, match=r"1 layers of the adapter did not move in the first step.*1.mlp.up_proj"):
+        fit._refuse_still_layers(trainer, before)
+
+
+def test_lean_layers_give_pefts_numbers(base: Path) -> None:
+    trainer = trained_a_little(set_up(recipe(base), base))
+    trainer.learner(batch(SAMPLES, CPU)).backward()
+    lean = gradient(trainer.model)
+
+    for module in trainer.model.modules():
+        if isinstance(module, LoraLayer):
+            module.__dict__.pop("forward")  # PEFT's own stands in the class
+    trainer.learner(batch(SAMPLES, CPU)).backward()
+
+    assert torch.allclose(lean, gradient(trainer.model), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_lean_layer_is_as_near_to_float64_as_the_plain_formula(dtype: torch.dtype, bias: bool) -> None:
+    torch.manual_seed(0)
+    exact = [torch.randn(*shape, dtype=torch.float64) for shape in ((2, 50, 64), (96, 64), (96,), (8, 64), (96, 8))]
+    exact[2] = exact[2] if bias else None
+    outputs = torch.randn(2, 50, 96, dtype=torch.float64)
+
+    def gradients(inputs: list[torch.Tensor | None], layer: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+        x, weight, b, low, high = (None if tensor is None else tensor.clone() for tensor in inputs)
+        learnt = [tensor.requires_grad_() for tensor in (x, low, high)]
+        y = layer(x, weight, b, low, high, 2.0)
+        (y * outputs.to(y.dtype)).sum().backward()
+        return [y.detach().double(), *(tensor.grad.double() for tensor in learnt)]
+
+    def plain(x, weight, b, low, high, scale):  # type: ignore[no-untyped-def]
+        return linear(x, weight, b) + linear(linear(x, low.to(x.dtype)), high.to(x.dtype)) * scale
+
+    rounded = [tensor if tensor is None else tensor.to(dtype) for tensor in exact[:3]]
+    given = [*rounded, *(tensor.float() for tensor in exact[3:])]
+    truth = gradients([tensor if tensor is None else tensor.double() for tensor in given], plain)
+    lean, usual = gradients(given, lean_linear), gradients(given, plain)
+
+    for ours, theirs, true in zip(lean, usual, truth, strict=True):
+        error, usual_error = ((found - true).norm() / true.norm() for found in (ours, theirs))
+        assert error <= 1.5 * usual_error + 1e-6
+
+
+def test_the_loss_of_a_head_in_chunks_is_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    rows, weight = torch.randn(37, 16, requires_grad=True), torch.randn(50, 16)
+    targets = torch.randint(0, 50, (37,))
+    expected = cross_entropy(rows @ weight.T, targets, reduction="sum")
+    expected.backward()
+    wanted, rows.grad = rows.grad, None
+    monkeypatch.setattr("train.model.CHUNK", 50 * 10)
+
+    found = head_loss(rows, weight, targets)
+    (2 * found).backward()
+
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert torch.allclose(rows.grad, 2 * wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_layers_compute_the_same(base: Path) -> None:
+    plain, compiled = (trained_a_little(set_up(recipe(base, compile=flag), base)) for flag in (False, True))
+
+    losses = [trainer.learner(batch(SAMPLES, CPU)) for trainer in (plain, compiled)]
+    for loss in losses:
+        loss.backward()
+
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-5)
+    assert torch.allclose(gradient(plain.model), gradient(compiled.model), rtol=1e-3, atol=1e-5)
+
+
+def test_rslora_scales_by_the_root_of_the_rank_and_loraplus_speeds_up_b(base: Path) -> None:
+    plain, changed = (set_up(recipe(base, **changes), base) for changes in ({}, {"rslora": True, "loraplus_ratio": 16}))
+
+    scales = [next(m for m in t.model.modules() if isinstance(m, LoraLayer)).scaling for t in (plain, changed)]
+    step(changed, [SAMPLES], rate=1e-3)
+
+    assert scales == [{"default": 32 / 8}, {"default": pytest.approx(32 / 8**0.5)}]
+    assert [group["lr"] for group in changed.optimizer.param_groups] == [1e-3, 16e-3]
+    a, b = (group["params"] for group in changed.optimizer.param_groups)
+    assert {p.shape[0] for p in a} == {8}
+    assert {p.shape[1] for p in b} == {8}
 
 
 def test_the_learning_rate_is_as_in_its_text() -> None:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from train.chat import read_chats
 from train.describe import marked
 from train.door import TrainError
-from train.masking import Sample, Template, encode
+from train.masking import WITHOUT_THOUGHTS, Sample, Template, encode, too_long
 
 MARKERS = ("<s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end|>")
 
@@ -23,6 +23,11 @@ LLAMA3 = (
     "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
     "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+# As GLM's: no turn has an end, the next one's header is it.
+GLM = (
+    "{% for m in messages %}{{ '<|end|>' if m.role == 'user' else '<|eot_id|>' }}{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|eot_id|>{% endif %}"
 )
 # As Qwen3's: an answer keeps its thoughts only while no later question has been asked.
 QWEN3 = (
@@ -121,6 +126,27 @@ HAND_MARKED: dict[str, tuple[str, str, tuple[Any, ...], list[str]]] = {
             "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n⟦<think>\ntwo more\n</think>\n\n4<|im_end|>⟧",
         ],
     ),
+    "white space that melts into the header, as the server would see it": (
+        CHATML,
+        "<|im_end|>",
+        (("user", "Hi"), ("assistant", "\nHello")),
+        ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦\nHello<|im_end|>⟧"],
+    ),
+    "GLM, which ends an answer with the next turn's header": (
+        GLM,
+        "<|end|>",
+        TALK[1:],
+        ["<|end|>Hi<|eot_id|>⟦Hello<|end|>⟧Bye<|eot_id|>⟦Adieu<|end|>⟧"],
+    ),
+    "Phi 3, which ends the whole chat again": (
+        CHATML + "{% if not add_generation_prompt %}<|end|>{% endif %}",
+        "<|im_end|>",
+        TALK[1:],
+        [
+            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Hello<|im_end|>⟧\n"
+            "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n⟦Adieu<|im_end|>⟧"
+        ],
+    ),
     "Qwen3 without thoughts: one sample": (
         QWEN3,
         "<|im_end|>",
@@ -176,12 +202,6 @@ def test_stop_tokens_of_the_generation_config_count(tmp_path: Path, template: Ca
 
 
 REFUSED = {
-    "white space that melts into the header": (
-        CHATML,
-        "<|im_end|>",
-        "\nOslo",
-        "messages[1]: the rendered answer does not",
-    ),
     "a header that answers lack": (
         CHATML.replace("assistant\n{% endif %}", "model\n{% endif %}"),
         "<|im_end|>",
@@ -199,6 +219,18 @@ REFUSED = {
         "<|im_end|>",
         "Oslo<|im_end|>",
         "messages[1].content: holds the special token '<|im_end|>'",
+    ),
+    "an answer that goes on behind a stop": (
+        CHATML.replace("{{ message['content'] }}", "{{ 'Well<|end|>' }}{{ message['content'] }}"),
+        "<|end|>",
+        "Oslo",
+        "messages[1]: the rendered answer goes on behind the token at which the server stops ('Oslo')",
+    ),
+    "an answer that is left out": (
+        CHATML.replace("message['content']", "message['content'].split('.')[0]"),
+        "<|im_end|>",
+        "It is Oslo. I know",
+        "messages[1]: the model's chat template drops part of the answer ('Oslo.')",
     ),
     "a template that refuses": (
         "{{ raise_exception('only haiku') }}",
@@ -234,6 +266,7 @@ def test_a_model_without_template_is_refused(tmp_path: Path, template: Callable[
 def test_a_template_sees_tool_arguments_as_objects(tmp_path: Path, template: Callable[[str, str], Template]) -> None:
     tools = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.tool_calls %}"
+        "{{ m.tool_calls[0].function.name }} "
         "{{ m.tool_calls[0].function.arguments.place }}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
@@ -242,4 +275,46 @@ def test_a_template_sees_tool_arguments_as_objects(tmp_path: Path, template: Cal
 
     (sample,) = samples(tmp_path, model, ("user", "Where?"), {"role": "assistant", "tool_calls": [call]})
 
-    assert marked(sample, model, colour=False).endswith("<|im_start|>assistant\n⟦Oslo<|im_end|>⟧")
+    assert marked(sample, model, colour=False).endswith("<|im_start|>assistant\n⟦look_up Oslo<|im_end|>⟧")
+
+
+def test_what_the_thoughts_of_an_answer_need_at_the_server_is_noted(
+    tmp_path: Path, template: Callable[[str, str], Template]
+) -> None:
+    opens = CHATML.replace(
+        "assistant\n{% endif %}", "assistant\n{{ '' if enable_thinking is false else '<think>\n' }}{% endif %}"
+    )
+    model = template(opens, "<|im_end|>")
+
+    (plain,) = samples(tmp_path, model, ("user", "1+1?"), ("assistant", "2"))
+    (thought,) = samples(tmp_path, model, ("user", "1+1?"), ("assistant", "<think>\none more</think>2"))
+
+    assert (plain.note, thought.note) == (WITHOUT_THOUGHTS, "")
+    assert marked(plain, model, colour=False).endswith("<|im_start|>assistant\n⟦2<|im_end|>⟧")
+    assert marked(thought, model, colour=False).endswith(
+        "<|im_start|>assistant\n<think>\n⟦one more</think>2<|im_end|>⟧"
+    )
+
+
+def test_a_row_that_is_too_long_is_named_with_its_length(
+    tmp_path: Path, template: Callable[[str, str], Template]
+) -> None:
+    found = samples(tmp_path, template(CHATML, "<|im_end|>"), *TALK)
+    length = len(found[0].tokens)
+
+    assert too_long(found, length) == ()
+    assert too_long(found, length - 1) == (
+        f"{tmp_path / 'chats.jsonl'}:1 row: is {length} tokens long and max_length is {length - 1} - shorten it, "
+        f"set max_length={length}, or drop such rows with too_long=drop",
+    )
+
+
+def test_the_short_way_to_a_tokenizer_leads_to_the_servers() -> None:
+    from transformers import AutoTokenizer
+
+    pocket = Path(__file__).parents[1] / "scripts" / "pocket" / "model"
+    ours, servers = Template.load(pocket).tokenizer, AutoTokenizer.from_pretrained(pocket)
+
+    assert type(ours) is type(servers)
+    assert ours.backend_tokenizer.to_str() == servers.backend_tokenizer.to_str()
+    assert ours.special_tokens_map == servers.special_tokens_map

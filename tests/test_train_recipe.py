@@ -149,7 +149,7 @@ def finished(tmp_path: Path) -> tuple[Recipe, Path, Path]:
     recipe = Recipe(model=str(base), data=tmp_path / "chats.jsonl", name="t")
     folder = tmp_path / "adapters" / "t"
     folder.mkdir(parents=True)
-    (folder / CARD).write_text(json.dumps(card(recipe, identify(recipe, base), base, {})))
+    (folder / CARD).write_text(json.dumps(card(recipe, identify(recipe, base), base, "unchecked", {})))
     return recipe, base, folder
 
 

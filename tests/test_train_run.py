@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from random import Random
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.tiny import make_model
 from train.chat import read_chats
 from train.door import TrainError
 from train.lora import main, prepare
@@ -25,26 +23,6 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 SCRIPT = ROOT / "train" / "lora.py"
 IN_FLOAT32 = ("dtype=float32", "epochs=1")
-COLOURS = ("red", "green", "blue", "white")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a base model, chats and a recipe."""
-    folder = tmp_path_factory.mktemp("world")
-    make_model(folder / "model", width=64)
-    random = Random(0)
-    with (folder / "chats.jsonl").open("w") as file:
-        for number in range(60):
-            words = " ".join(random.choice(COLOURS) for _ in range(random.randrange(3, 40)))
-            question = {"role": "user", "content": f"Row {number}: {words}. Which colour came first?"}
-            answer = {"role": "assistant", "content": words.split()[0]}
-            file.write(json.dumps({"messages": [question, answer]}) + "\n")
-    (folder / "tiny.yaml").write_text(
-        "model: model\ndata: chats.jsonl\noutput: adapters\nrank: 8\nepochs: 2\nlearning_rate: 5.0e-3\n"
-        "max_length: 192\ntokens_per_step: 512\neval_fraction: 0.2\n"
-    )
-    return folder
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:

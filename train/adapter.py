@@ -1,76 +1,99 @@
-"""The adapter folder that vLLM and PEFT load: bfloat16 weights, config, chat template, provenance. Whole or not at all.
+"""The adapter folder that vLLM and PEFT load, and the workshop beside it where a training keeps what it has so far.
 
-Knows nothing of how the adapter was trained.
+Both are whole or not there at all. Knows nothing of how an adapter is trained.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import torch
-from peft import get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from retrieval.files import write_atomically
-from train.door import TrainError
-from train.provenance import CARD
+from retrieval.files import read_jsonl, write_atomically, write_jsonl
+from train.checkpoint import Checkpoint, newest, whole
+from train.provenance import CARD, IDENTITY, WEIGHTS, unfinished
+
+LOG: Final = "log.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter at some moment of its training."""
+
+    config: LoraConfig
+    matrices: Mapping[str, Tensor]
+    """In bfloat16, under PEFT's names."""
+
+    @classmethod
+    def of(cls, model: Any) -> "Adapter":
+        """What PEFT's model holds; every process of several must call this."""
+        config = copy(model.peft_config["default"])
+        config.inference_mode, config.target_modules = True, sorted(config.target_modules)
+        state = get_peft_model_state_dict(model)
+        return cls(config, {name: whole(matrix).bfloat16() for name, matrix in state.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """A folder beside the adapter's, in which the log grows and the adapter is put together; renamed when complete."""
+    """A hidden folder beside the adapter's, in which log and checkpoints grow while it is trained."""
 
     folder: Path
     """Where the adapter will be."""
+    identity: Mapping[str, Any]
+    """What makes it this adapter and no other."""
+    template: str
+    """The chat template that it is trained with."""
+    describe: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    """Makes a card of what was measured."""
 
     @property
     def unfinished(self) -> Path:
-        """Hidden, so that no one takes it for an adapter; a training that stops leaves its log here."""
-        return self.folder.with_name(f".{self.folder.name}.unfinished")
+        """Hidden, so that no one takes it for an adapter."""
+        return unfinished(self.folder)
 
     def open(self) -> None:
-        """Start empty."""
-        shutil.rmtree(self.unfinished, ignore_errors=True)
-        self.unfinished.mkdir(parents=True)
+        """Ready for this training: as the same one left it, with a log up to the checkpoint, or else empty."""
+        held = self.newest() if (self.unfinished / IDENTITY).exists() else None
+        if held is None:
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+            write_atomically(self.unfinished / IDENTITY, json.dumps(self.identity, indent=2) + "\n")
+        else:
+            entries = [entry for _, entry in read_jsonl(self.unfinished / LOG)]
+            write_jsonl(self.unfinished / LOG, [entry for entry in entries if entry["step"] <= held.progress.step])
+
+    def newest(self) -> Checkpoint | None:
+        """The last checkpoint."""
+        return newest(self.unfinished)
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""
-        with (self.unfinished / "log.jsonl").open("a", encoding="utf-8") as file:
+        with (self.unfinished / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def finish(self, model: nn.Module, template: str, card: Mapping[str, Any]) -> None:
-        """Write everything and give the folder its name."""
-        weights = self.unfinished / "adapter_model.safetensors"
-        save_file(exported(model), weights, metadata={"format": "pt"})
+    def keep(self, adapter: Adapter, results: Mapping[str, Any], suffix: str) -> None:
+        """Write the folder named so, whole or not at all; without a suffix the work is done and the workshop goes."""
+        folder = self.folder.with_name(self.folder.name + suffix)
+        beside = self.unfinished / folder.name
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        weights = beside / WEIGHTS
+        save_file(dict(adapter.matrices), weights, metadata={"format": "pt"})
         weights.chmod(0o644)  # safetensors writes for the owner only, but the server may be someone else
-        adapters: Any = model.peft_config
-        config = adapters["default"]
-        config.inference_mode, config.target_modules = True, sorted(config.target_modules)
-        config.save_pretrained(self.unfinished)
-        write_atomically(self.unfinished / "chat_template.jinja", template)
-        digest = hashlib.sha256(template.encode()).hexdigest()
-        write_atomically(self.unfinished / CARD, json.dumps({**card, "template_sha256": digest}, indent=2) + "\n")
-        self.unfinished.rename(self.folder)
-
-
-def exported(model: nn.Module) -> dict[str, Tensor]:
-    """The adapter's matrices in bfloat16 under PEFT's names; TrainError when one never moved from its zero start."""
-    matrices = {
-        name: matrix.detach().to("cpu", torch.bfloat16).contiguous() for name, matrix in _matrices(model).items()
-    }
-    still = [name for name, matrix in matrices.items() if "lora_B" in name and not matrix.any()]
-    if still:
-        raise TrainError(
-            f"{len(still)} of the adapter's layers did not learn anything, for instance {still[0]}; nothing was saved"
-        )
-    return matrices
-
-
-def _matrices(model: nn.Module) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = get_peft_model_state_dict(model)
-    return state
+        adapter.config.save_pretrained(beside)
+        shutil.copy(self.unfinished / LOG, beside / LOG)
+        write_atomically(beside / "chat_template.jinja", self.template)
+        digest = hashlib.sha256(self.template.encode()).hexdigest()
+        card = {**self.describe(results), "name": folder.name, "template_sha256": digest}
+        write_atomically(beside / CARD, json.dumps(card, indent=2) + "\n")
+        if folder.exists():  # a snapshot from before the training was killed
+            shutil.rmtree(folder)
+        beside.rename(folder)
+        if not suffix:
+            shutil.rmtree(self.unfinished)

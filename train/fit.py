@@ -6,10 +6,11 @@ Knows nothing of files of chats, or of where samples come from and adapters go.
 import math
 import os
 import resource
+import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,11 +20,23 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from tqdm import tqdm
 
-from train.adapter import Workshop
+from train.adapter import Adapter, Workshop
 from train.base import read_config
+from train.checkpoint import Checkpoint, Progress, asked_to_stop, capture, restore, save, whole
 from train.door import TrainError
 from train.masking import Sample
-from train.model import add_adapter, batch, best_dtype, labelled_tokens, load_base, summed_loss, trainable
+from train.memory import check_it_can_be_served, largest_that_fits
+from train.model import (
+    Learner,
+    add_adapter,
+    batch,
+    best_dtype,
+    compile_layers,
+    filler,
+    labelled_tokens,
+    load_base,
+    trainable,
+)
 from train.pack import Budget, best_fit_decreasing, share, steps
 from train.recipe import Recipe, default_learning_rate
 
@@ -37,86 +50,61 @@ Packs = Sequence[Sequence[Sample]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to train on what, and where to keep what comes out."""
+
+    recipe: Recipe
+    base: Path
+    training: Sequence[Sample]
+    held_out: Sequence[Sample]
+    workshop: Workshop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trainer:
     """The processes, the model in their wrapping, and the optimiser of its adapter."""
 
     accelerator: Accelerator
-    model: nn.Module
+    learner: nn.Module
     optimizer: Optimizer
     peak_rate: float
 
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How much went through the model, and how long that took. Only real tokens are counted; there is no padding."""
-
-    tokens: int = 0
-    labelled_tokens: int = 0
-    seconds: float = 0.0
-
-    @classmethod
-    def of(cls, packs: Packs, seconds: float) -> "Done":
-        """One step."""
-        tokens = sum(len(sample.tokens) for pack in packs for sample in pack)
-        return cls(tokens, sum(labelled_tokens(pack) for pack in packs), seconds)
-
-    def __add__(self, other: "Done") -> "Done":
-        return Done(
-            self.tokens + other.tokens, self.labelled_tokens + other.labelled_tokens, self.seconds + other.seconds
-        )
-
     @property
-    def tokens_per_second(self) -> float:
-        """With labels or without."""
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-    def entries(self) -> dict[str, float]:
-        """For the log and for provenance."""
-        return {
-            "tokens": self.tokens,
-            "labelled_tokens": self.labelled_tokens,
-            "tokens_per_second": round(self.tokens_per_second, 1),
-        }
+    def model(self) -> Any:
+        """PEFT's model."""
+        return self.accelerator.unwrap_model(self.learner).model
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """The model with its adapter, and what the training measured."""
+def fit(job: Job) -> dict[str, Any]:
+    """Train an adapter, from the workshop's newest checkpoint if it has one, and publish it; returns what was measured.
 
-    model: nn.Module
-    results: dict[str, Any]
-    is_main: bool
-    """One of several processes is; it alone saves and speaks."""
-
-
-def fit(
-    recipe: Recipe, base: Path, training: Sequence[Sample], held_out: Sequence[Sample], workshop: Workshop
-) -> Trained:
-    """Train an adapter; the log grows in the workshop. Raises TrainError on a loss that is not a number."""
-    trainer = set_up(recipe, base)
+    Raises TrainError on a loss that is not a number, on layers that do not move, and when it was asked to stop.
+    """
+    recipe, trainer = job.recipe, set_up(job.recipe, job.base)
     main = trainer.accelerator.is_main_process
-    if main:
-        workshop.open()
-    began = time.monotonic()
-    before = mean_loss(trainer, held_out, recipe.max_length)
-    if main:
-        workshop.log({"step": 0, "eval_loss": before})
-    trained = _train(trainer, recipe, training, workshop)
-    round_to_export(trainer.model)
-    after = mean_loss(trainer, held_out, recipe.max_length)
-    if main:
-        workshop.log({"step": trained["steps"], "eval_loss": after})
-    results = {
-        **trained,
-        "rows": len(training),
-        "held_out_rows": len(held_out),
-        "eval_loss_before": before,
-        "eval_loss": after,
-        "seconds": round(time.monotonic() - began, 1),
-        "peak_gib": round(_peak_gib(trainer.accelerator.device), 2),
-        "device": _device_name(trainer.accelerator.device),
-    }
-    return Trained(model=trainer.accelerator.unwrap_model(trainer.model), results=results, is_main=main)
+    progress = begin(trainer, job)
+    budget = Budget(pack=progress.pack, step=recipe.tokens_per_step)
+    _refuse_idle_processes(budget, trainer.accelerator.num_processes)
+    plan = list(steps([len(sample.tokens) for sample in job.training], budget, recipe.epochs, recipe.seed))
+    snapshots = {round(len(plan) * i / (recipe.snapshots + 1)) for i in range(1, recipe.snapshots + 1)}
+    bar = tqdm(total=len(plan), initial=progress.step, desc=recipe.name, unit="step", disable=None if main else True)
+    with asked_to_stop() as asked, bar:
+        for rows in plan[progress.step :]:
+            progress = advance(
+                trainer, job, [[job.training[row] for row in pack] for pack in rows], progress, len(plan)
+            )
+            bar.update()
+            bar.set_postfix_str(f"loss {progress.train_loss:.3f}, {progress.tokens_per_second:,.0f} tokens/s")
+            if progress.step in snapshots:
+                publish(trainer, job, progress, f".s{progress.step:05d}")
+            stop = _any_process(trainer, asked())
+            if stop or progress.step % recipe.checkpoint_every == 0 or progress.step == len(plan):
+                _save(trainer, job, progress)
+            if stop:
+                raise TrainError(
+                    f"stopped at step {progress.step} of {len(plan)}, as asked; the same command goes on from there"
+                )
+    return publish(trainer, job, progress, "")
 
 
 def set_up(recipe: Recipe, base: Path) -> Trainer:
@@ -125,16 +113,28 @@ def set_up(recipe: Recipe, base: Path) -> Trainer:
     cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "True"
     device = PartialState(cpu=cpu).device
     use_every_core(device)
+    if device.type == "cuda":
+        check_it_can_be_served(base, torch.cuda.get_device_properties(device).total_memory)
     dtype = best_dtype(device) if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
+    # The base is in its dtype already and the adapter's layers see to theirs, so there is nothing to autocast.
     # Accelerate would divide the loss by its accumulation steps; `step` divides by the labelled tokens itself.
-    precision = "bf16" if dtype is torch.bfloat16 else "no"
-    accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=1, cpu=cpu)
-    model = add_adapter(load_base(base, recipe, dtype, device), recipe)
+    accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1, cpu=cpu)
+    learner = Learner(add_adapter(load_base(base, recipe, dtype, device), recipe))
+    if recipe.compile:
+        compile_layers(learner.model)
     config = read_config(base)
     rate = recipe.learning_rate or default_learning_rate(config["hidden_size"], config["model_type"])
-    optimizer = AdamW(trainable(model), lr=rate, weight_decay=0.0, fused=True)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    return Trainer(accelerator=accelerator, model=model, optimizer=optimizer, peak_rate=rate)
+    optimizer = AdamW(_groups(learner, recipe.loraplus_ratio), lr=rate, weight_decay=0.0, fused=True)
+    learner, optimizer = accelerator.prepare(learner, optimizer)
+    return Trainer(accelerator=accelerator, learner=learner, optimizer=optimizer, peak_rate=rate)
+
+
+def _groups(learner: nn.Module, ratio: float) -> list[dict[str, Any]]:
+    """B learns `ratio` times as fast as A (LoRA+, Hayou et al. 2024); 1 is plain LoRA."""
+    matrices = trainable(learner)
+    a, b = ([p for name, p in matrices.items() if kind in name] for kind in ("lora_A", "lora_B"))
+    assert len(a) + len(b) == len(matrices)
+    return [{"params": a, "ratio": 1.0}, {"params": b, "ratio": ratio}]
 
 
 def use_every_core(device: torch.device) -> None:
@@ -145,26 +145,44 @@ def use_every_core(device: torch.device) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
 
 
-def _train(trainer: Trainer, recipe: Recipe, samples: Sequence[Sample], workshop: Workshop) -> dict[str, Any]:
-    """Every step of every epoch; returns what was done in all."""
-    main = trainer.accelerator.is_main_process
-    budget = Budget(pack=recipe.max_length, step=recipe.tokens_per_step)
-    _refuse_idle_processes(budget, trainer.accelerator.num_processes)
-    plan = list(steps([len(sample.tokens) for sample in samples], budget, recipe.epochs, recipe.seed))
-    total, began = Done(), time.monotonic()
-    bar = tqdm(plan, desc=recipe.name, unit="step", disable=None if main else True)
-    for number, rows in enumerate(bar, start=1):
-        packs = [[samples[row] for row in pack] for pack in rows]
-        rate = learning_rate_at(number, len(plan), trainer.peak_rate)
-        step_began = time.monotonic()
-        loss, norm = step(trainer, packs, rate)
-        done = Done.of(packs, time.monotonic() - step_began)
-        total += done
-        bar.set_postfix_str(f"loss {loss:.3f}, {done.tokens_per_second:,.0f} tokens/s")
-        if main:
-            measured = {"loss": round(loss, 6), "grad_norm": round(norm, 4), "learning_rate": rate}
-            workshop.log({"step": number, **measured, **done.entries(), "seconds": round(time.monotonic() - began, 2)})
-    return {"steps": len(plan), "train_loss": loss, "peak_learning_rate": trainer.peak_rate, **total.entries()}
+def begin(trainer: Trainer, job: Job) -> Progress:
+    """Where the same training stopped, or the very beginning."""
+    if trainer.accelerator.is_main_process:
+        job.workshop.open()
+    trainer.accelerator.wait_for_everyone()
+    if held := job.workshop.newest():
+        restore(held.tensors, trainable(trainer.model), trainer.optimizer)
+        return held.progress
+    pack = _probe(trainer, job)
+    before = mean_loss(trainer, job.held_out, pack)
+    _log(trainer, job, {"step": 0, "eval_loss": before})
+    return Progress(step=0, pack=pack, eval_loss_before=before)
+
+
+def _probe(trainer: Trainer, job: Job) -> int:
+    """How many tokens a pack may hold: what the recipe says, or a half or a quarter of it if the GPU takes no more.
+
+    A step holds twice or four times as many packs then, so what is learnt does not change.
+    """
+    accelerator, longest = trainer.accelerator, max(len(sample.tokens) for sample in [*job.training, *job.held_out])
+    if accelerator.device.type == "cpu":
+        return job.recipe.max_length
+
+    def attempt(tokens: int) -> None:
+        trainer.learner(batch([filler(tokens)], accelerator.device)).backward()
+        trainer.optimizer.zero_grad()
+
+    fits = largest_that_fits(attempt, job.recipe.max_length, longest)
+    return int(-_largest(accelerator, -fits))
+
+
+def _largest(accelerator: Accelerator, value: float) -> float:
+    """Over all processes."""
+    return float(accelerator.gather(torch.tensor([value], device=accelerator.device)).max())
+
+
+def _any_process(trainer: Trainer, flag: bool) -> bool:
+    return flag if trainer.accelerator.num_processes == 1 else _largest(trainer.accelerator, float(flag)) > 0
 
 
 def _refuse_idle_processes(budget: Budget, processes: int) -> None:
@@ -173,6 +191,36 @@ def _refuse_idle_processes(budget: Budget, processes: int) -> None:
             f"{processes} processes share steps of {budget.packs_per_step} packs, so some would idle: "
             f"set tokens_per_step={processes * budget.pack} or more"
         )
+
+
+def advance(trainer: Trainer, job: Job, packs: Packs, progress: Progress, total: int) -> Progress:
+    """One step and its line in the log."""
+    began, number = time.monotonic(), progress.step + 1
+    before = {name: matrix.detach().clone() for name, matrix in trainable(trainer.model).items() if number == 1}
+    rate = learning_rate_at(number, total, trainer.peak_rate)
+    loss, norm = step(trainer, packs, rate)
+    _refuse_still_layers(trainer, before)
+    after = replace(
+        progress,
+        step=number,
+        train_loss=loss,
+        tokens=progress.tokens + sum(len(sample.tokens) for pack in packs for sample in pack),
+        labelled_tokens=progress.labelled_tokens + sum(labelled_tokens(pack) for pack in packs),
+        seconds=progress.seconds + time.monotonic() - began,
+    )
+    measured = {"loss": round(loss, 6), "grad_norm": round(norm, 4), "learning_rate": rate}
+    _log(trainer, job, {"step": number, **measured, **counts(after)})
+    return after
+
+
+def counts(progress: Progress) -> dict[str, float]:
+    """For the log and for provenance."""
+    return {
+        "tokens": progress.tokens,
+        "labelled_tokens": progress.labelled_tokens,
+        "seconds": round(progress.seconds, 2),
+        "tokens_per_second": round(progress.tokens_per_second, 1),
+    }
 
 
 def step(trainer: Trainer, packs: Packs, rate: float) -> tuple[float, float]:
@@ -184,13 +232,13 @@ def step(trainer: Trainer, packs: Packs, rate: float) -> tuple[float, float]:
     accelerator, total = trainer.accelerator, sum(labelled_tokens(pack) for pack in packs)
     mine = share(packs, accelerator.process_index, accelerator.num_processes)
     losses = accumulate_gradients(trainer, mine, total)
-    norm = accelerator.clip_grad_norm_(trainable(trainer.model), CLIP)
+    norm = whole(torch.as_tensor(accelerator.clip_grad_norm_(trainer.learner.parameters(), CLIP)))
     both = torch.stack([accelerator.reduce(losses.sum(), "sum") / total, norm.to(losses.device)])
     loss, norm = both.tolist()  # the one moment in a step in which Python waits for the device
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainError(_blame(packs, mine, losses))
     for group in trainer.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["ratio"]
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
     return loss, norm
@@ -200,8 +248,8 @@ def accumulate_gradients(trainer: Trainer, packs: Packs, total: int) -> Tensor:
     """Add this process's share of the gradient; returns each pack's summed loss."""
     accelerator, losses = trainer.accelerator, []
     for number, pack in enumerate(packs, start=1):
-        with nullcontext() if number == len(packs) else accelerator.no_sync(trainer.model):
-            loss = summed_loss(trainer.model, batch(pack, accelerator.device))
+        with nullcontext() if number == len(packs) else accelerator.no_sync(trainer.learner):
+            loss = trainer.learner(batch(pack, accelerator.device))
             # Processes' gradients are averaged on the way, so each is multiplied by how many there are.
             accelerator.backward(loss * accelerator.num_processes / total)
         losses.append(loss.detach())
@@ -221,6 +269,17 @@ def _blame(packs: Packs, mine: Packs, losses: Tensor) -> str:
     )
 
 
+def _refuse_still_layers(trainer: Trainer, before: Mapping[str, Tensor]) -> None:
+    """Every B must have moved: with a wrapper or compiler that hides them, the loss is all that seems fine."""
+    now = trainable(trainer.model)
+    still = [name for name, matrix in before.items() if "lora_B" in name and torch.equal(matrix, now[name])]
+    if still:
+        raise TrainError(
+            f"{len(still)} layers of the adapter did not move in the first step, for instance {still[0]}, so they "
+            "would not learn anything; raise learning_rate or set dtype=float32"
+        )
+
+
 @torch.no_grad()
 def mean_loss(trainer: Trainer, samples: Sequence[Sample], budget: int) -> float | None:
     """The mean over all labelled tokens of all samples, exact whatever the packs; None without samples."""
@@ -230,20 +289,47 @@ def mean_loss(trainer: Trainer, samples: Sequence[Sample], budget: int) -> float
     packs = best_fit_decreasing([len(sample.tokens) for sample in samples], range(len(samples)), budget)
     mine = share(packs, accelerator.process_index, accelerator.num_processes)
     summed = sum(
-        (
-            summed_loss(trainer.model, batch([samples[row] for row in pack], accelerator.device)).double()
-            for pack in mine
-        ),
+        (trainer.learner(batch([samples[row] for row in pack], accelerator.device)).double() for pack in mine),
         start=torch.zeros((), dtype=torch.float64, device=accelerator.device),
     )
     return float(accelerator.reduce(summed, "sum")) / labelled_tokens(samples)
 
 
-@torch.no_grad()
-def round_to_export(model: nn.Module) -> None:
-    """Give the adapter the values it will have on disk, so that the last evaluation measures what is saved."""
-    for parameter in trainable(model):
-        parameter.copy_(parameter.bfloat16())
+def publish(trainer: Trainer, job: Job, progress: Progress, suffix: str) -> dict[str, Any]:
+    """Evaluate the very numbers that are kept, and have them kept; returns all that is known of them."""
+    with rounded_to_export(trainer):
+        after = mean_loss(trainer, job.held_out, progress.pack)
+        adapter = Adapter.of(trainer.model)
+    results = {
+        **counts(progress),
+        "steps": progress.step,
+        "train_loss": progress.train_loss,
+        "peak_learning_rate": trainer.peak_rate,
+        "tokens_per_pack": progress.pack,
+        "rows": len(job.training),
+        "held_out_rows": len(job.held_out),
+        "eval_loss_before": progress.eval_loss_before,
+        "eval_loss": after,
+        "peak_gib": round(_peak_gib(trainer.accelerator.device), 2),
+        "device": _device_name(trainer.accelerator.device),
+    }
+    _log(trainer, job, {"step": progress.step, "eval_loss": after})
+    if trainer.accelerator.is_main_process:
+        job.workshop.keep(adapter, results, suffix)
+    return results
+
+
+@contextmanager
+def rounded_to_export(trainer: Trainer) -> Iterator[None]:
+    """While this is open, the adapter has the values that it has on disk, in bfloat16."""
+    matrices = trainable(trainer.model)
+    exact = {name: matrix.detach().clone() for name, matrix in matrices.items()}
+    with torch.no_grad():
+        for matrix in matrices.values():
+            matrix.copy_(matrix.bfloat16())
+        yield
+        for name, matrix in matrices.items():
+            matrix.copy_(exact[name])
 
 
 def learning_rate_at(step: int, total: int, peak: float) -> float:
@@ -256,6 +342,21 @@ def learning_rate_at(step: int, total: int, peak: float) -> float:
     if step <= warm:
         return peak * step / warm
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm + 1)))
+
+
+def _save(trainer: Trainer, job: Job, progress: Progress) -> None:
+    """Keep a checkpoint; on a full disk say so and go on, since the next one may find room."""
+    tensors = capture(trainable(trainer.model), trainer.optimizer)
+    if trainer.accelerator.is_main_process:
+        try:
+            save(job.workshop.unfinished, Checkpoint(progress, tensors))
+        except OSError as error:
+            tqdm.write(f"no checkpoint at step {progress.step}: {error}; training goes on", file=sys.stderr)
+
+
+def _log(trainer: Trainer, job: Job, entry: Mapping[str, Any]) -> None:
+    if trainer.accelerator.is_main_process:
+        job.workshop.log(entry)
 
 
 def _peak_gib(device: torch.device) -> float:

@@ -9,10 +9,10 @@ before torch is loaded. Knows nothing of gradients: see fit.py.
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from retrieval.console import Parser
 from retrieval.files import FileError
@@ -20,7 +20,8 @@ from train.base import check_base, find_base, read_config
 from train.chat import Chat, read_chats, refuse_all
 from train.door import TrainError, refuse
 from train.holdout import held_out
-from train.provenance import card, check_space, identify, is_finished
+from train.overlap import check, read_texts
+from train.provenance import card, check_space, check_start, identify, is_finished
 from train.recipe import REPOSITORY, Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ def run(recipe: Recipe) -> None:
         raise TrainError(
             f"{recipe.data}: there is no such file; `make demo` writes the demo's, or set data=FILE to your own chats"
         )
-    chats = read_chats(recipe.data)
+    chats, overlap, leaked = without_leaks(recipe, read_chats(recipe.data))
     base = find_base(recipe.model)
     check_base(read_config(base), recipe)
+    check_start(recipe, base)
     folder = recipe.output / recipe.name
     identity = identify(recipe, base)
     if is_finished(folder, identity):
@@ -81,33 +83,47 @@ def run(recipe: Recipe) -> None:
         return
     check_space(folder, read_config(base), recipe.rank)
 
-    from train.adapter import Workshop
-    from train.fit import fit
     from train.masking import Template
 
     template = Template.load(base)
     material = prepare(recipe, chats, template)
-    workshop = Workshop(folder)
-    trained = fit(recipe, base, material.training, material.held_out, workshop)
-    if trained.is_main:
-        results = {**trained.results, "dropped_rows": list(material.dropped)}
-        workshop.finish(trained.model, template.tokenizer.chat_template, card(recipe, identity, base, results))
-        _say(f"{_summary(folder, trained.results)}\n{_how_to_serve(recipe)}")
+
+    from train.adapter import Workshop  # what follows is heavy
+    from train.fit import Job, fit
+
+    def describe(results: Mapping[str, Any]) -> dict[str, Any]:
+        return card(recipe, identity, base, overlap, {**results, "dropped_rows": [*leaked, *material.dropped]})
+
+    workshop = Workshop(folder, asdict(identity), template.tokenizer.chat_template, describe)
+    results = fit(
+        Job(recipe=recipe, base=base, training=material.training, held_out=material.held_out, workshop=workshop)
+    )
+    _say(f"{_summary(folder, results)}\n{_how_to_serve(recipe)}")
+
+
+def without_leaks(
+    recipe: Recipe, chats: Sequence[Chat]
+) -> tuple[Sequence[Chat], str | Mapping[str, Any], Sequence[str]]:
+    """The rows whose question is in no test set, what the check found, and the rows it dropped; or a refusal."""
+    if not recipe.check_against:
+        return chats, "unchecked", ()
+    report = check(read_texts(recipe.data), [text for test in recipe.check_against for text in read_texts(test)])
+    if recipe.leaks == "refuse":
+        refuse_all(report.refusals())
+    for note in report.notes():
+        _say(f"note: {note}")
+    return [chat for chat in chats if chat.where not in report.leaked], report.card(), report.leaked
 
 
 def prepare(recipe: Recipe, chats: Sequence[Chat], template: "Template") -> Material:
     """Tokens and labels of every row. Rows that are too long are refused by name, or dropped if the recipe says so."""
-    from train.masking import encode
+    from train.masking import encode, too_long
 
     samples = encode(chats, template)
-    long = [sample for sample in samples if len(sample.tokens) > recipe.max_length]
-    sentences = [
-        f"{sample.where} row: is {len(sample.tokens):,} tokens long and max_length is {recipe.max_length:,} - "
-        f"shorten it, set max_length={len(sample.tokens)}, or drop such rows with too_long=drop"
-        for sample in long
-    ]
     if recipe.too_long == "refuse":
-        refuse_all(sentences)
+        refuse_all(too_long(samples, recipe.max_length))
+    for note in sorted({sample.note for sample in samples} - {""}):
+        _say(f"note: {note}")
     groups = {chat.where: chat.group for chat in chats}
     kept = [sample for sample in samples if len(sample.tokens) <= recipe.max_length]
     out = held_out([groups[sample.where] for sample in kept], recipe.eval_fraction, recipe.seed)
@@ -119,7 +135,7 @@ def prepare(recipe: Recipe, chats: Sequence[Chat], template: "Template") -> Mate
     return Material(
         training=training,
         held_out=tuple(sample for i, sample in enumerate(kept) if i in out),
-        dropped=tuple(sample.where for sample in long),
+        dropped=tuple(sample.where for sample in samples if len(sample.tokens) > recipe.max_length),
     )
 
 

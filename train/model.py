@@ -1,9 +1,8 @@
-"""A frozen base with a LoRA adapter in it, and the loss of a pack. The door to PEFT, bitsandbytes and model classes.
+"""A frozen base with a LoRA adapter in it, which turns a pack into its loss. The door to PEFT and model classes.
 
 Knows nothing of optimisers, steps or files of chats.
 """
 
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -12,19 +11,24 @@ from typing import Any, Final
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, set_seed
+from torch.autograd import Function
+from transformers import AttentionInterface, AutoModelForCausalLM, BitsAndBytesConfig, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from train.attention import PACKED, register
+from train.attention import PACKED, packed_attention, register
 from train.door import TrainError
+from train.lean import make_lean
 from train.masking import Sample
+from train.provenance import WEIGHTS
 from train.recipe import Recipe
 
 PROOF_TOLERANCE: Final = 0.05
 """Of the largest logit. bfloat16 rounding stays below it by far; a document that sees another does not."""
+CHUNK: Final = 2**25
+"""Logits at a time: 128 MiB of float32, a few hundred rows of a large vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,26 +71,71 @@ def labelled_tokens(samples: Iterable[Sample]) -> int:
     return sum(sum(sample.labelled[1:]) for sample in samples)
 
 
-def logits(model: nn.Module, pack: Batch) -> Tensor:
-    """[predictors, vocabulary]: the head is applied to the rows that predict a labelled token and to no other."""
-    # A cache would make transformers attend across documents, and costs memory that training never reads.
-    output: Any = model(
+class Learner(nn.Module):
+    """A causal model that is asked for one thing, the loss of a pack: one module for DDP and FSDP to wrap."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pack: Batch) -> Tensor:
+        """The sum of -log p over the pack's labelled tokens; whoever divides knows the count over the whole step."""
+        return head_loss(rows_before_head(self.model, pack), head(self.model), pack.targets)
+
+
+def rows_before_head(model: Any, pack: Batch) -> Tensor:
+    """[predictors, hidden]: what the head reads where a labelled token comes next, and nowhere else."""
+    hidden = model.get_decoder()(
         input_ids=pack.tokens,
         position_ids=pack.positions,
-        use_cache=False,
-        logits_to_keep=pack.predictors,
+        use_cache=False,  # a cache would make transformers attend across documents
         cu_seq_lens_q=pack.starts,
         cu_seq_lens_k=pack.starts,
         max_length_q=pack.longest,
         max_length_k=pack.longest,
-    ).logits
-    rows: Tensor = output[0]
+    ).last_hidden_state
+    rows: Tensor = hidden[0, pack.predictors]
     return rows
 
 
-def summed_loss(model: nn.Module, pack: Batch) -> Tensor:
-    """The sum of -log p over the labelled tokens of a pack; whoever divides knows the count over the whole step."""
-    return cross_entropy(logits(model, pack).float(), pack.targets, reduction="sum")
+def head(model: Any) -> Tensor:
+    """The matrix [vocabulary, hidden] that makes logits of rows."""
+    weight: Tensor = model.get_output_embeddings().weight
+    return weight
+
+
+def head_loss(rows: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross-entropy of rows [n, hidden] under a frozen head [vocabulary, hidden], a chunk at a time.
+
+    The head takes no gradient, so the rows' own is known as soon as their logits are, and no logits outlive their chunk
+    (as in Liger Kernel's fused linear cross-entropy). Everything behind the product is float32.
+    """
+    loss: Tensor = _HeadLoss.apply(rows, weight, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _HeadLoss(Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Tensor) -> Tensor:
+        rows, weight, targets = given
+        total = torch.zeros((), dtype=torch.float32, device=rows.device)
+        gradient = torch.empty_like(rows)
+        size = max(1, CHUNK // len(weight))
+        for start in range(0, len(rows), size):
+            part, wanted, out = (tensor[start : start + size] for tensor in (rows, targets, gradient))
+            scores = (part @ weight.T).float()
+            scores -= scores.logsumexp(-1, keepdim=True)
+            total -= scores.gather(1, wanted[:, None]).sum()
+            if ctx.needs_input_grad[0]:
+                chances = scores.exp_()
+                chances[torch.arange(len(wanted), device=rows.device), wanted] -= 1
+                torch.mm(chances.to(weight.dtype), weight, out=out)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.saved_tensors[0] * gradients[0], None, None
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
@@ -113,10 +162,6 @@ def load_base(folder: Path, recipe: Recipe, dtype: torch.dtype, device: torch.de
         device_map={"": device},
         local_files_only=True,
     )
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        raise TrainError(
-            f"{recipe.model}: {type(model).__name__} cannot score chosen positions only, so it cannot be trained here"
-        )
     _keep_gradients(model)
     prove_packing(model)
     return model.requires_grad_(False)
@@ -135,29 +180,30 @@ def _keep_gradients(model: nn.Module) -> None:
 
 @torch.no_grad()
 def prove_packing(model: Any) -> None:
-    """Refuse an architecture in which a document's logits depend on its neighbour in the pack, or on being packed.
+    """Refuse an architecture in which a packed document's logits are not those it has alone under the model's own code.
 
-    The reference is the document alone under the model's ordinary attention, so this also finds a kernel that is wrong.
+    This finds layers that look across documents, kernels that are wrong, and heads that scale or cap their logits.
     """
     device = next(model.parameters()).device
     vocabulary = model.config.get_text_config().vocab_size
-    one, two = (_text_of_24(first, vocabulary) for first in (100, 300))
-    packed = logits(model, batch([one, two], device))[-23:]
+    one, two = (filler(24, first, vocabulary) for first in (100, 300))
+    packed = rows_before_head(model, batch([one, two], device))[-23:] @ head(model).T
     model.set_attn_implementation("eager")
-    alone = logits(model, batch([two], device))
+    alone = model(input_ids=torch.tensor([two.tokens], device=device), use_cache=False).logits[0, :-1]
     model.set_attn_implementation(PACKED)
     error = (packed - alone).abs().max() / alone.abs().max()
     if not error <= PROOF_TOLERANCE:
         raise TrainError(
-            f"{type(model).__name__}: a document's logits change by {error:.0%} when another is packed beside it, so "
-            "this architecture (recurrent layers, perhaps) cannot be trained on packs"
+            f"{type(model).__name__}: a document's logits change by {error:.0%} when it is packed beside another and "
+            "scored here, so this architecture (recurrent layers or a head that scales its logits, perhaps) cannot be "
+            "trained on packs"
         )
 
 
-def _text_of_24(first: int, vocabulary: int) -> Sample:
-    """Any text will do, as long as it differs."""
-    tokens = tuple(token % vocabulary for token in range(first, first + 24))
-    return Sample(where="", tokens=tokens, labelled=(True,) * 24)
+def filler(length: int, first: int = 0, vocabulary: int = 100) -> Sample:
+    """Some text or other, all of it labelled."""
+    tokens = tuple(token % vocabulary for token in range(first, first + length))
+    return Sample(where="", tokens=tokens, labelled=(True,) * length)
 
 
 def add_adapter(base: nn.Module, recipe: Recipe) -> nn.Module:
@@ -169,15 +215,33 @@ def add_adapter(base: nn.Module, recipe: Recipe) -> nn.Module:
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
+        use_rslora=recipe.rslora,
         lora_dropout=0.0,
         target_modules="all-linear",
         bias="none",
         task_type="CAUSAL_LM",
     )
     model: nn.Module = get_peft_model(base, config)
-    return model
+    if recipe.continue_from:
+        pour(model, load_file(recipe.continue_from / WEIGHTS))
+    return make_lean(model)
 
 
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The adapter's matrices."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+def pour(model: nn.Module, matrices: dict[str, Tensor]) -> None:
+    """Give the adapter these values, under PEFT's names; TrainError when they are another base's or rank's."""
+    names = get_peft_model_state_dict(model).keys()
+    if names != matrices.keys():
+        raise TrainError(f"the adapter to continue from has other layers, for instance {min(names ^ matrices.keys())}")
+    set_peft_model_state_dict(model, {name: matrix.float() for name, matrix in matrices.items()})
+
+
+def compile_layers(model: Any) -> None:
+    """Fuse what stands between the matrix products; attention, whose shapes are every pack's own, stays as it is."""
+    AttentionInterface.register(PACKED, torch.compiler.disable(packed_attention))  # type: ignore[no-untyped-call]
+    for layer in model.get_decoder().layers:
+        layer.compile(dynamic=True)
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The adapter's matrices by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

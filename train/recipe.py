@@ -11,12 +11,24 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from retrieval.files import STRICT, read_yaml
+from retrieval.files import STRICT, read_text, read_yaml
 from train.door import TrainError
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MAX_LEARNING_RATE: Final = 5e-4
+NOT_SERVED: Final = {
+    "use_dora": "DoRA's magnitudes",
+    "bias": "trained biases",
+    "lora_bias": "trained biases",
+    "modules_to_save": "modules that are saved whole",
+    "trainable_token_indices": "trained embeddings",
+    "init_lora_weights": "an initialisation that edits the base (PiSSA, OLoRA, CorDA, LoftQ)",
+    "layer_replication": "replicated layers",
+    "use_qalora": "QALoRA",
+    "alora_invocation_tokens": "activated LoRA",
+}
+"""Keys of PEFT's that users may bring along, and what vLLM 0.32 cannot load of them (vllm/lora/peft_helper.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +47,18 @@ class Recipe:
     rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
     """The ranks vLLM can be started with."""
     alpha: Annotated[int, Field(ge=1)] = 32
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023): for ranks of 64 and more."""
     quantize: Literal["none", "nf4"] = "none"
+    compile: bool = False
+    """Compile each layer: half a minute or more before the first step, then steps a sixth to a fifth shorter."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the frozen base and of products; `auto` is bfloat16 where the machine is fast in it. Adapters are float32."""
 
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """None: `default_learning_rate` of the model."""
+    loraplus_ratio: Annotated[float, Field(ge=1)] = 1.0
+    """How many times faster B learns than A; LoRA+ (Hayou et al. 2024) proposes 16."""
     epochs: Annotated[int, Field(ge=1)] = 3
     max_length: Annotated[int, Field(ge=8)] = 4096
     """Tokens in one pack (a forward pass), and so in the longest row."""
@@ -49,9 +67,20 @@ class Recipe:
     too_long: Literal["refuse", "drop"] = "refuse"
     """What to do with a row longer than `max_length`. Nothing is ever cut."""
 
+    continue_from: Path | None = None
+    """An adapter of the same base, rank, alpha and scaling, whose values are the start."""
+    check_against: tuple[Path, ...] = ()
+    """Test sets that must share no question with the data."""
+    leaks: Literal["refuse", "drop"] = "refuse"
+    """What to do with a row whose question is in one of them."""
+
     eval_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     """The share of rows held out for the evaluation loss; 0 holds out none."""
     seed: int = 0
+    snapshots: Annotated[int, Field(ge=0)] = 0
+    """Adapters to keep on the way, evenly spaced, as NAME.sSTEP: to score tasks beside losses."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 50
+    """Steps that a killed training loses at most."""
 
     def __post_init__(self) -> None:
         if self.tokens_per_step < self.max_length:
@@ -63,6 +92,7 @@ class Recipe:
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in `path`; its paths are relative to it, those in `overrides` to the working folder."""
+    _refuse_what_cannot_be_served(path, overrides)
     recipe = read_yaml(path, Recipe, [_from_here(override) for override in overrides])
     here = path.resolve().parent
     name = recipe.name or path.stem + ("" if recipe.quantize == "none" else f"-{recipe.quantize}")
@@ -77,7 +107,22 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         model=_folder_or_id(recipe.model, here),
         data=(here / recipe.data).resolve(),
         output=(here / recipe.output).resolve(),
+        continue_from=recipe.continue_from and (here / recipe.continue_from).resolve(),
+        check_against=tuple((here / test).resolve() for test in recipe.check_against),
     )
+
+
+def _refuse_what_cannot_be_served(path: Path, overrides: Sequence[str]) -> None:
+    lines = [(f"{path}:{number}", line) for number, line in enumerate(read_text(path).split("\n"), start=1)]
+    lines += [(override, override.replace("=", ":", 1)) for override in overrides]
+    wrong = [
+        f"{where}: {key}: vLLM serves no adapter with {NOT_SERVED[key]}, so none is trained here - remove the key "
+        "(plain LoRA, QLoRA, rsLoRA and LoRA+ are served)"
+        for where, line in lines
+        if (key := line.partition(":")[0].strip()) in NOT_SERVED
+    ]
+    if wrong:
+        raise TrainError("\n".join(wrong))
 
 
 def default_learning_rate(hidden_size: int, model_type: str) -> float:
@@ -99,7 +144,7 @@ def default_learning_rate(hidden_size: int, model_type: str) -> float:
 def _from_here(override: str) -> str:
     """Make a path on the command line absolute before the recipe's own folder can claim it."""
     key, equals, value = override.partition("=")
-    is_path = key in ("data", "output") or (key == "model" and Path(value).is_dir())
+    is_path = key in ("data", "output", "continue_from") or (key == "model" and Path(value).is_dir())
     return f"{key}{equals}{Path(value).resolve()}" if is_path and equals else override
 
 

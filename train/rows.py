@@ -12,7 +12,9 @@ Problem = tuple[str, str]
 
 ROLES: Final = ("system", "user", "assistant", "tool")
 ROW_KEYS: Final = frozenset({"messages", "tools", "parallel_tool_calls", "meta"})
-MESSAGE_KEYS: Final = frozenset({"role", "content", "name", "weight", "tool_calls", "tool_call_id"})
+MESSAGE_KEYS: Final = frozenset(
+    {"role", "content", "reasoning_content", "name", "weight", "tool_calls", "tool_call_id"}
+)
 
 OTHER_FORMATS: Final = {
     "conversations": "looks like ShareGPT - rename `conversations` to `messages`, `from` to `role` "
@@ -38,7 +40,11 @@ OTHER_KEYS: Final = {
     "text": "rename it to `content`",
     "function_call": "write it as `tool_calls`",
     "weights": "rename it to `weight`",
+    "reasoning": "rename it to `reasoning_content`",
+    "thinking": "rename it to `reasoning_content`",
 }
+
+HALF_A_CHARACTER: Final = "holds half of a surrogate pair, which no tokenizer can read - repair the text's encoding"
 
 
 def problems(row: Mapping[str, Any]) -> Iterator[Problem]:
@@ -96,6 +102,7 @@ def _message(where: str, message: Any) -> Iterator[Problem]:
         yield f"{where}.{key}", f"is not a key of a message - {OTHER_KEYS.get(key, 'remove it')}"
     yield from _role(f"{where}.role", message.get("role"))
     yield from _content(f"{where}.content", message)
+    yield from _thoughts(f"{where}.reasoning_content", message)
     yield from _weight(f"{where}.weight", message)
     yield from _tool_calls(f"{where}.tool_calls", message)
 
@@ -120,7 +127,19 @@ def _content(where: str, message: Mapping[str, Any]) -> Iterator[Problem]:
     elif not content.strip() and not message.get("tool_calls"):
         yield where, "is empty - remove the row or say something"
     elif _has_lone_surrogate(content):
-        yield where, "holds half of a surrogate pair, which no tokenizer can read - repair the text's encoding"
+        yield where, HALF_A_CHARACTER
+
+
+def _thoughts(where: str, message: Mapping[str, Any]) -> Iterator[Problem]:
+    thoughts = message.get("reasoning_content")
+    if thoughts is None:
+        return
+    if message.get("role") != "assistant":
+        yield where, "stands on a message of someone else - only the assistant's thoughts are rendered"
+    elif not isinstance(thoughts, str):
+        yield where, f"is a {type(thoughts).__name__} - write text"
+    elif _has_lone_surrogate(thoughts):
+        yield where, HALF_A_CHARACTER
 
 
 def _has_lone_surrogate(text: str) -> bool:
