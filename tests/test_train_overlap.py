@@ -19,7 +19,7 @@ def texts(*questions: str, db_id: str = "", sql: str = "") -> list[Text]:
 PLANTED = {
     "exact": ("How many singers are from France?", EXACT),
     "case, spaces and marks": ("how many  singers are from FRANCE", EXACT),
-    "misspelt": ("How many singres are form France?", NEAR),
+    "misspelt": ("How many singers are form France?", NEAR),
     "inside a longer prompt": (
         "You are helpful. Context: none. How many singers are from France? Be brief.",
         CONTAINED,
