@@ -38,7 +38,7 @@ demo: setup
 	@$(BIN)/python -m scripts.make_sft $(WORLD)/shots.yaml
 	@$(BIN)/python -m scripts.make_sft $(WORLD)/sft.yaml
 	@echo "4/5 a LoRA adapter"
-	@$(LAUNCH) name=$(NAME) data=$(WORLD)/sft.jsonl check_against='[$(CURDIR)/$(WORLD)/test.jsonl]'
+	@$(LAUNCH) name=$(NAME) data=$(CURDIR)/$(WORLD)/sft.jsonl
 	@echo "5/5 every combination on the same questions"
 	@$(BIN)/python -m eval run $(WORLD)/grid.yaml --out out/$(NAME)
 
