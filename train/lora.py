@@ -112,7 +112,8 @@ def without_leaks(
         refuse_all(report.refusals())
     for note in report.notes():
         _say(f"note: {note}")
-    return [chat for chat in chats if chat.where not in report.leaked], report.card(), report.leaked
+    leaked = report.leaked
+    return [chat for chat in chats if chat.where not in leaked], report.card(), leaked
 
 
 def prepare(recipe: Recipe, chats: Sequence[Chat], template: "Template") -> Material:

@@ -259,8 +259,9 @@ def _contained(ours: Sequence[Reading], theirs: Sequence[Reading]) -> Hits:
 
 def stands_alone(text: Reading, start: int, end: int) -> bool:
     """Whether these words may be taken for a question, not for a part of another."""
-    length = end - start
-    return length > LONG or (end in text.bounds and (length >= PART or start in text.bounds))
+    if end - start > LONG:
+        return end <= len(text.words)
+    return end in text.bounds and (start in text.bounds or end - start >= PART)
 
 
 def runs(words: Words) -> set[Words]:
