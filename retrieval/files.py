@@ -103,6 +103,15 @@ def write_atomically(path: Path, text: str) -> None:
         ) from error
 
 
+def flush(path: Path) -> None:
+    """To the disk, a file or a folder's entries: what is there survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _apply(data: dict[str, Any], override: str) -> None:
     """Set one `a.b=value`; the value is read as YAML, so `true`, `3` and `[a, b]` mean what they say."""
     key, equals, value = override.partition("=")

@@ -10,7 +10,6 @@ index or the new one. Knows nothing of what the files hold but their hashes.
 """
 
 import fcntl
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from retrieval.files import FileError, file_hash, read_text, write_atomically
+from retrieval.files import FileError, file_hash, flush, read_text, write_atomically
 from retrieval.manifest import Manifest, from_json, to_json
 from retrieval.passage import RetrievalError
 
@@ -116,9 +115,9 @@ def _put_in_use(index: Path, aside: Path) -> None:
     newest = _generations(index)[-1:]
     number = int(newest[0].name.removeprefix("gen-")) + 1 if newest else 1
     generation = aside.rename(index / f"gen-{number:04}")
-    _flush_entry(index)
+    flush(index)
     write_atomically(index / CURRENT, generation.name + "\n")
-    _flush_entry(index)
+    flush(index)
 
 
 def _generations(index: Path) -> list[Path]:
@@ -135,15 +134,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 def _flush(folder: Path) -> None:
     """To the disk, every file and then the folders that name them."""
     for entry in (*folder.rglob("*"), folder):
-        _flush_entry(entry)
-
-
-def _flush_entry(entry: Path) -> None:
-    descriptor = os.open(entry, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(entry)
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from safetensors import safe_open
 
 import train.fit  # noqa: F401 (so that a fork has torch already: an import takes longer than a training here)
 from retrieval.console import Parser
+from train.checkpoint import files
 from train.lora import DEMO
 from train.lora import main as train_lora
-from train.provenance import WEIGHTS
+from train.provenance import WEIGHTS, unfinished
 
 WORLD = Path(__file__).resolve().parents[1] / "out" / "demo" / "world"
 
@@ -44,15 +45,16 @@ def check(recipe: Sequence[str], folder: Path, kills: int, seed: int = 0) -> Tal
     assert wait(start([*recipe, f"output={folder}", "name=whole"])) == 0, "the training fails without being killed"
     usual = time.monotonic() - began
     expected = (folder / "whole" / WEIGHTS).read_bytes()
+    workshop = unfinished(folder / "killed")
     killed = finished = resumed = read = 0
-    while killed < kills or (folder / ".killed.unfinished").exists():
+    while killed < kills or workshop.exists():
         child = start([*recipe, f"output={folder}", "name=killed", "checkpoint_every=1"])
         ended = wait(child, random.uniform(0.2, 1.0) * usual if killed < kills else None)
         if ended is None:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             killed += 1
-            found = list((folder / ".killed.unfinished").glob("checkpoint-*.safetensors"))
+            found = files(workshop)
             for file in found:
                 with safe_open(file, "pt") as tensors:
                     assert all(tensors.get_tensor(name) is not None for name in tensors.keys())  # noqa: SIM118
@@ -62,7 +64,7 @@ def check(recipe: Sequence[str], folder: Path, kills: int, seed: int = 0) -> Tal
             assert (folder / "killed" / WEIGHTS).read_bytes() == expected, f"another adapter after {killed} kills"
             finished += 1
             shutil.rmtree(folder / "killed")
-            shutil.rmtree(folder / ".killed.unfinished", ignore_errors=True)
+            shutil.rmtree(workshop, ignore_errors=True)
         else:
             assert ended is None, f"the training failed after {killed} kills"
     return Tally(killed, finished, resumed, read)

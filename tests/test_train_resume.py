@@ -102,7 +102,7 @@ def test_checkpoints_are_whole_and_two_are_kept(tmp_path: Path) -> None:
     assert (held.progress.step, held.tensors["a"].tolist()) == (10, [10.0] * 3)
 
 
-@pytest.mark.parametrize("fails", ["save_file", "_flush"])
+@pytest.mark.parametrize("fails", ["save_file", "flush"])
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     save(tmp_path, at(1))
 

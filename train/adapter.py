@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from retrieval.files import read_jsonl, write_atomically, write_jsonl
-from train.checkpoint import Checkpoint, newest, whole
+from train.checkpoint import Checkpoint, last_progress, newest, whole
 from train.provenance import CARD, IDENTITY, WEIGHTS, unfinished
 
 LOG: Final = "log.jsonl"
@@ -60,13 +60,13 @@ class Workshop:
 
     def open(self) -> None:
         """Ready for this training: as the same one left it, with a log up to the checkpoint, or else empty."""
-        held = self.newest() if (self.unfinished / IDENTITY).exists() else None
+        held = last_progress(self.unfinished) if (self.unfinished / IDENTITY).exists() else None
         if held is None:
             shutil.rmtree(self.unfinished, ignore_errors=True)
-            write_atomically(self.unfinished / IDENTITY, json.dumps(self.identity, indent=2) + "\n")
+            write_atomically(self.unfinished / IDENTITY, json.dumps({"identity": self.identity}, indent=2) + "\n")
         else:
             entries = [entry for _, entry in read_jsonl(self.unfinished / LOG)]
-            write_jsonl(self.unfinished / LOG, [entry for entry in entries if entry["step"] <= held.progress.step])
+            write_jsonl(self.unfinished / LOG, [entry for entry in entries if entry["step"] <= held.step])
 
     def newest(self) -> Checkpoint | None:
         """The last checkpoint."""

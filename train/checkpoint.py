@@ -5,7 +5,6 @@ adapter, the optimiser's state and a few numbers; the base never changes and is 
 """
 
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,11 +15,14 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
+
+from retrieval.files import flush
+from train.provenance import CHECKPOINTS
 
 KEPT: Final = 2
 MOMENTS: Final = ("exp_avg", "exp_avg_sq", "step")
@@ -92,36 +94,33 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     beside = path.with_suffix(".part")
     try:
         save_file(dict(checkpoint.tensors), beside, metadata={"progress": json.dumps(asdict(checkpoint.progress))})
-        _flush(beside)
+        flush(beside)
         beside.replace(path)
-        _flush(folder)
+        flush(folder)
     except (SafetensorError, OSError) as error:  # the first is how safetensors says that it cannot write
         beside.unlink(missing_ok=True)
         raise OSError(str(error)) from error
-    for old in _files(folder)[:-KEPT]:
+    for old in files(folder)[:-KEPT]:
         old.unlink()
 
 
 def newest(folder: Path) -> Checkpoint | None:
     """The last one that was saved."""
-    for path in reversed(_files(folder)):
+    progress = last_progress(folder)
+    return Checkpoint(progress, load_file(files(folder)[-1])) if progress else None
+
+
+def last_progress(folder: Path) -> Progress | None:
+    """How far the last one is, without its tensors."""
+    for path in files(folder)[-1:]:
         with safe_open(path, "pt") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
-            return Checkpoint(progress, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
+            return Progress(**json.loads(file.metadata()["progress"]))
     return None
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*.safetensors"))
-
-
-def _flush(path: Path) -> None:
-    """File or folder: what is there survives a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def files(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(folder.glob(CHECKPOINTS))
 
 
 @contextmanager

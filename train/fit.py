@@ -164,9 +164,10 @@ def _probe(trainer: Trainer, job: Job) -> int:
 
     A step holds twice or four times as many packs then, so what is learnt does not change.
     """
-    accelerator, longest = trainer.accelerator, max(len(sample.tokens) for sample in [*job.training, *job.held_out])
+    accelerator = trainer.accelerator
     if accelerator.device.type == "cpu":
         return job.recipe.max_length
+    longest = max(len(sample.tokens) for sample in [*job.training, *job.held_out])
 
     def attempt(tokens: int) -> None:
         trainer.learner(batch([filler(tokens)], accelerator.device)).backward()
@@ -196,10 +197,11 @@ def _refuse_idle_processes(budget: Budget, processes: int) -> None:
 def advance(trainer: Trainer, job: Job, packs: Packs, progress: Progress, total: int) -> Progress:
     """One step and its line in the log."""
     began, number = time.monotonic(), progress.step + 1
-    before = {name: matrix.detach().clone() for name, matrix in trainable(trainer.model).items() if number == 1}
+    before = {name: matrix.detach().clone() for name, matrix in trainable(trainer.model).items()} if number == 1 else {}
     rate = learning_rate_at(number, total, trainer.peak_rate)
     loss, norm = step(trainer, packs, rate)
-    _refuse_still_layers(trainer, before)
+    if before:
+        _refuse_still_layers(trainer, before)
     after = replace(
         progress,
         step=number,

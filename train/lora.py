@@ -21,7 +21,7 @@ from train.chat import Chat, read_chats, refuse_all
 from train.door import TrainError, refuse
 from train.holdout import held_out
 from train.overlap import check, read_texts
-from train.provenance import card, check_space, check_start, identify, is_finished
+from train.provenance import card, check_space, identify, is_finished
 from train.recipe import REPOSITORY, Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -75,7 +75,6 @@ def run(recipe: Recipe) -> None:
     chats, overlap, leaked = without_leaks(recipe, read_chats(recipe.data))
     base = find_base(recipe.model)
     check_base(read_config(base), recipe)
-    check_start(recipe, base)
     folder = recipe.output / recipe.name
     identity = identify(recipe, base)
     if is_finished(folder, identity):

@@ -5,7 +5,7 @@ Reads and writes JSON; knows nothing of torch.
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +19,7 @@ from train.recipe import Recipe
 CARD: Final = "provenance.json"
 IDENTITY: Final = "identity.json"
 WEIGHTS: Final = "adapter_model.safetensors"
+CHECKPOINTS: Final = "checkpoint-*.safetensors"
 PLACES: Final = ("name", "output", "model", "data", "continue_from", "check_against")
 """Recipe keys that say where things are; what is in them is identified by hash."""
 HABITS: Final = ("checkpoint_every", "snapshots")
@@ -43,25 +44,38 @@ class Identity:
 
 
 def identify(recipe: Recipe, base: Path) -> Identity:
-    """Hash everything that determines the adapter."""
+    """Hash everything that determines the adapter; TrainError when it cannot start where the recipe says."""
     settings = {key: value for key, value in asdict(recipe).items() if key not in (*PLACES, *HABITS)}
+    hashes = fingerprint(base)
     return Identity(
         recipe=settings,
-        base=fingerprint(base),
+        base=hashes,
         data=sha256(recipe.data),
-        start=sha256(recipe.continue_from / WEIGHTS) if recipe.continue_from else None,
+        start=_start(recipe.continue_from, settings, hashes) if recipe.continue_from else None,
         tests=[sha256(test) for test in recipe.check_against],
     )
+
+
+def _start(adapter: Path, settings: Mapping[str, Any], base: Mapping[str, str]) -> str:
+    """The hash of the weights to continue from; TrainError where their numbers would mean something else here."""
+    known = _known(adapter / CARD)
+    wrong = _other_settings(known["recipe"], settings, ("rank", "alpha", "rslora"))
+    wrong += ["another base model"] if known["base"] != base else []
+    if wrong:
+        raise TrainError(f"{adapter} cannot be continued from: {'; '.join(wrong)}; use the same")
+    return sha256(adapter / WEIGHTS)
 
 
 def is_finished(folder: Path, identity: Identity) -> bool:
     """Whether `folder` already holds this very adapter; TrainError when it, or a training of its name, is another."""
     if not folder.exists():
         started = unfinished(folder)
-        if list(started.glob("checkpoint-*")):
-            _refuse_changes(f"{started} holds the checkpoints of another training", _read(started / IDENTITY), identity)
+        if any(started.glob(CHECKPOINTS)):
+            _refuse_changes(
+                f"{started} holds the checkpoints of another training", _known(started / IDENTITY), identity
+            )
         return False
-    _refuse_changes(f"{folder} holds an adapter made differently", _read(folder / CARD)["identity"], identity)
+    _refuse_changes(f"{folder} holds an adapter made differently", _known(folder / CARD), identity)
     return True
 
 
@@ -70,27 +84,12 @@ def unfinished(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.unfinished")
 
 
-def check_start(recipe: Recipe, base: Path) -> None:
-    """Refuse to continue from an adapter whose numbers would mean something else here."""
-    if recipe.continue_from is None:
-        return
-    card = _read(recipe.continue_from / CARD)["identity"]
-    wrong = [
-        f"{key} {card['recipe'].get(key)} -> {getattr(recipe, key)}"
-        for key in ("rank", "alpha", "rslora")
-        if card["recipe"].get(key) != getattr(recipe, key)
-    ]
-    wrong += ["another base model"] if card["base"] != fingerprint(base) else []
-    if wrong:
-        raise TrainError(f"{recipe.continue_from} cannot be continued from: {'; '.join(wrong)}; use the same")
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _known(path: Path) -> dict[str, Any]:
+    """The identity in a card, or in an unfinished training's file of it alone."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(held, dict)
-        return {"identity": held["identity"]} if path.name == CARD else held
-    except (OSError, ValueError, KeyError, AssertionError):
+        identity = json.loads(path.read_text(encoding="utf-8"))["identity"]
+        return {**identity}
+    except (OSError, ValueError, KeyError, TypeError):
         raise TrainError(
             f"{path.parent} has no {path.name} that can be read: delete it, or choose another name=..."
         ) from None
@@ -103,19 +102,19 @@ def _refuse_changes(what: str, known: Mapping[str, Any], identity: Identity) -> 
 
 def _changes(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs, in words."""
-    defaults = {field.name: field.default for field in fields(Recipe)}  # of keys that older cards do not have
-    recipes = defaults | known["recipe"], defaults | now["recipe"]
-    keys = sorted(recipes[0].keys() | recipes[1].keys())
-    words = [
-        f"{key} {recipes[0].get(key)} -> {recipes[1].get(key)}"
-        for key in keys
-        if recipes[0].get(key) != recipes[1].get(key)
-    ]
+    words = _other_settings(known["recipe"], now["recipe"], sorted(known["recipe"].keys() | now["recipe"].keys()))
     words += ["the base model changed"] if known["base"] != now["base"] else []
     words += ["the data changed"] if known["data"] != now["data"] else []
     words += ["it starts from another adapter"] if known.get("start") != now["start"] else []
     words += ["the test sets to check against changed"] if known.get("tests", []) != list(now["tests"]) else []
     return words
+
+
+def _other_settings(known: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """The recipe keys that differ; a card that is older than a key was made with its default."""
+    defaults = {field.name: field.default for field in fields(Recipe)}
+    before = defaults | {**known}
+    return [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
 def check_space(folder: Path, config: Mapping[str, Any], rank: int) -> None:
