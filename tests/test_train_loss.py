@@ -1,9 +1,8 @@
 """What a step computes: the loss of packs, the gradient of accumulation, who is trained and in which precision."""
 
 import doctest
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from random import Random
 
 import pytest
 import torch
@@ -16,11 +15,12 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tests.tiny import make_model
+from tests.training_worker import random_samples, trained_a_little
 from train import fit
 from train.adapter import Adapter
 from train.attention import PACKED, packed_attention, register
 from train.door import TrainError
-from train.fit import Trainer, accumulate_gradients, mean_loss, rounded_to_export, set_up, step
+from train.fit import accumulate_gradients, mean_loss, rounded_to_export, set_up, step
 from train.lean import lean_linear
 from train.masking import Sample
 from train.model import batch, head_loss, labelled_tokens, prove_packing, rows_before_head, trainable
@@ -53,29 +53,7 @@ def recipe(base: Path, **changes: object) -> Recipe:
     return Recipe(**{"model": str(base), "data": base, "name": "t", "dtype": "float32", "rank": 8} | changes)  # type: ignore[arg-type]
 
 
-def random_samples(lengths: Sequence[int], seed: int = 0) -> list[Sample]:
-    """Random tokens, of which a random share is labelled, the last one always."""
-    random = Random(seed)
-    return [
-        Sample(
-            where=f"chats.jsonl:{row}",
-            tokens=tuple(random.randrange(3, 2048) for _ in range(length)),
-            labelled=(*(random.random() < 0.3 for _ in range(length - 1)), True),
-        )
-        for row, length in enumerate(lengths, start=1)
-    ]
-
-
 SAMPLES = random_samples([7, 30, 12, 55, 3, 21, 40, 18])
-
-
-def trained_a_little(trainer: Trainer) -> Trainer:
-    """With adapters that change something: B starts at zero."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in trainable(trainer.model).values():
-            parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    return trainer
 
 
 def gradient(model: nn.Module) -> torch.Tensor:
@@ -166,20 +144,6 @@ def test_a_model_whose_rows_see_each_other_is_refused(base: Path) -> None:
             prove_packing(model)
     finally:
         register()
-
-
-@pytest.mark.parametrize(
-    "packs", [[[0, 1], [2, 3], [4, 5], [6, 7]], [[n] for n in range(8)], [[0, 1, 2, 3, 4, 5, 6], [7]]]
-)
-def test_accumulation_does_not_change_the_gradient(base: Path, packs: list[list[int]]) -> None:
-    trainer, total = trained_a_little(set_up(recipe(base), base)), labelled_tokens(SAMPLES)
-    at_once = accumulate_gradients(trainer, [SAMPLES], total).sum()
-    expected = gradient(trainer.model)
-
-    in_parts = accumulate_gradients(trainer, [[SAMPLES[row] for row in pack] for pack in packs], total).sum()
-
-    assert in_parts.item() == pytest.approx(at_once.item(), rel=1e-6)
-    assert torch.allclose(gradient(trainer.model), expected, atol=1e-6)
 
 
 def test_a_pack_without_rows_adds_nothing(base: Path) -> None:

@@ -138,6 +138,22 @@ def test_training_refuses_leaks_or_drops_them_and_its_card_says_so(
     assert card["rows"] + card["held_out_rows"] == len(rows) - 1
 
 
+def test_a_later_check_is_written_into_the_card_and_trains_nothing_again(
+    world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world / "clean.jsonl").write_text(json.dumps({"id": "1", "question": "Who rang?", "answers": ["Ann"]}) + "\n")
+    monkeypatch.chdir(world)
+    settings = ["name=later", "dtype=float32", "epochs=1"]
+    card = train(world, *settings) / "provenance.json"
+    assert json.loads(card.read_text())["overlap"] == "unchecked"
+
+    train(world, *settings, "check_against=clean.jsonl")
+    train(world, *settings)
+
+    assert capsys.readouterr().out.count("nothing left to do") == 2
+    assert json.loads(card.read_text())["overlap"]["test_questions"] == 1
+
+
 def test_a_test_set_without_questions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text('{"id": "1"}\n')
 

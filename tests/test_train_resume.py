@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 from tests.test_train_run import run, train
 from train import checkpoint
+from train.base import check_it_can_be_served
 from train.checkpoint import Checkpoint, Progress, newest, save
 from train.door import TrainError
 from train.lora import main
-from train.memory import check_it_can_be_served, largest_that_fits
+from train.memory import largest_that_fits
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train" / "lora.py"

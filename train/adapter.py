@@ -6,7 +6,7 @@ Both are whole or not there at all. Knows nothing of how an adapter is trained.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retrieval.files import read_jsonl, write_atomically, write_jsonl
+from retrieval.files import write_atomically, write_jsonl
 from train.checkpoint import Checkpoint, last_progress, newest, whole
 from train.provenance import CARD, IDENTITY, WEIGHTS, unfinished
 
@@ -65,8 +65,8 @@ class Workshop:
             shutil.rmtree(self.unfinished, ignore_errors=True)
             write_atomically(self.unfinished / IDENTITY, json.dumps({"identity": self.identity}, indent=2) + "\n")
         else:
-            entries = [entry for _, entry in read_jsonl(self.unfinished / LOG)]
-            write_jsonl(self.unfinished / LOG, [entry for entry in entries if entry["step"] <= held.step])
+            entries = [entry for entry in _entries(self.unfinished / LOG) if entry["step"] <= held.step]
+            write_jsonl(self.unfinished / LOG, entries)
 
     def newest(self) -> Checkpoint | None:
         """The last checkpoint."""
@@ -97,3 +97,12 @@ class Workshop:
         beside.rename(folder)
         if not suffix:
             shutil.rmtree(self.unfinished)
+
+
+def _entries(log: Path) -> Iterator[dict[str, Any]]:
+    """The log's lines up to one that a power cut tore: unlike checkpoints, they are not flushed to the disk."""
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return

@@ -8,8 +8,11 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, Final
+
+from safetensors import safe_open
 
 from train.door import TrainError
 from train.recipe import Recipe
@@ -75,6 +78,26 @@ def _refusals(config: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
     limit = config.get("max_position_embeddings")
     if limit and recipe.max_length > limit:
         yield f"reads at most {limit} tokens, but max_length is {recipe.max_length}: set max_length={limit} or less"
+
+
+def check_it_can_be_served(base: Path, bytes_of_gpu: int) -> None:
+    """Refuse a base that 4 bits would squeeze onto this GPU, but that the server, in 16 bits, could not load."""
+    needed = 2 * parameters(base)
+    if needed > bytes_of_gpu:
+        raise TrainError(
+            f"{base}: needs {needed / 2**30:.0f} GiB in bfloat16 and this GPU has {bytes_of_gpu / 2**30:.0f}: the "
+            "server runs adapters on the bfloat16 base, so this one could be trained here but not served; take a "
+            "smaller base"
+        )
+
+
+def parameters(base: Path) -> int:
+    """How many numbers the weights hold, from the headers of their files."""
+    count = 0
+    for file in sorted(base.glob("*.safetensors")):
+        with safe_open(file, "np") as weights:
+            count += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return count
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

@@ -75,14 +75,14 @@ def whole(tensor: Tensor) -> Tensor:
 def restore(tensors: Mapping[str, Tensor], parameters: Mapping[str, Parameter], optimizer: Optimizer) -> None:
     """The reverse of `capture`, onto any number of processes."""
     for name, parameter in parameters.items():
-        parameter.copy_(_like(parameter, tensors[name]))
+        parameter.copy_(placed_like(parameter, tensors[name]))
         for moment in MOMENTS:
             value = tensors[f"{name}:{moment}"]
-            placed = _like(parameter, value) if value.ndim else value.to(parameter.device)
+            placed = placed_like(parameter, value) if value.ndim else value.to(parameter.device)
             optimizer.state[parameter][moment] = placed
 
 
-def _like(pattern: Tensor, value: Tensor) -> Tensor:
+def placed_like(pattern: Tensor, value: Tensor) -> Tensor:
     """`value` where the pattern is, and sharded as it is."""
     value = value.to(pattern.device)
     return distribute_tensor(value, pattern.device_mesh, pattern.placements) if isinstance(pattern, DTensor) else value

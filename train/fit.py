@@ -21,11 +21,11 @@ from torch.optim import AdamW, Optimizer
 from tqdm import tqdm
 
 from train.adapter import Adapter, Workshop
-from train.base import read_config
+from train.base import check_it_can_be_served, read_config
 from train.checkpoint import Checkpoint, Progress, asked_to_stop, capture, restore, save, whole
 from train.door import TrainError
 from train.masking import Sample
-from train.memory import check_it_can_be_served, largest_that_fits
+from train.memory import largest_that_fits
 from train.model import (
     Learner,
     add_adapter,

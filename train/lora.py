@@ -21,7 +21,7 @@ from train.chat import Chat, read_chats, refuse_all
 from train.door import TrainError, refuse
 from train.holdout import held_out
 from train.overlap import check, read_texts
-from train.provenance import card, check_space, identify, is_finished
+from train.provenance import card, check_space, identify, is_finished, record_check
 from train.recipe import REPOSITORY, Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -76,8 +76,9 @@ def run(recipe: Recipe) -> None:
     base = find_base(recipe.model)
     check_base(read_config(base), recipe)
     folder = recipe.output / recipe.name
-    identity = identify(recipe, base)
+    identity = identify(recipe, base, leaked)
     if is_finished(folder, identity):
+        record_check(folder, overlap)
         _say(f"{folder} is already made from this recipe, data and model: nothing left to do. {_how_to_serve(recipe)}")
         return
     check_space(folder, read_config(base), recipe.rank)

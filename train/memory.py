@@ -5,14 +5,10 @@ Knows nothing of what a pack is; it is handed something to try.
 
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from train.door import TrainError
-
-GIB = 2**30
 
 
 def largest_that_fits(attempt: Callable[[int], None], most: int, least: int) -> int:
@@ -44,24 +40,3 @@ def holders() -> Iterator[str]:
     for line in said.splitlines():
         pid, name, used = (part.strip() for part in line.split(","))
         yield f"process {pid} ({name}) holds {used} of the GPU"
-
-
-def check_it_can_be_served(base: Path, bytes_of_gpu: int) -> None:
-    """Refuse a base that 4 bits would squeeze onto this GPU, but that the server, in 16 bits, could not load."""
-    needed = 2 * parameters(base)
-    if needed > bytes_of_gpu:
-        raise TrainError(
-            f"{base}: needs {needed / GIB:.0f} GiB in bfloat16 and this GPU has {bytes_of_gpu / GIB:.0f}: the server "
-            "runs adapters on the bfloat16 base, so this one could be trained here but not served; take a smaller base"
-        )
-
-
-def parameters(base: Path) -> int:
-    """How many numbers the weights hold, from the headers of their files."""
-    count = 0
-    for file in sorted(base.glob("*.safetensors")):
-        with safe_open(file, "pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 (no mapping)
-                shape = weights.get_slice(name).get_shape()
-                count += torch.Size(shape).numel()
-    return count

@@ -12,6 +12,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any, Final
 
+from retrieval.files import write_atomically
 from train.base import fingerprint, revision, sha256
 from train.door import TrainError
 from train.recipe import Recipe
@@ -20,10 +21,10 @@ CARD: Final = "provenance.json"
 IDENTITY: Final = "identity.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 CHECKPOINTS: Final = "checkpoint-*.safetensors"
-PLACES: Final = ("name", "output", "model", "data", "continue_from", "check_against")
+PLACES: Final = ("name", "output", "model", "data", "continue_from")
 """Recipe keys that say where things are; what is in them is identified by hash."""
-HABITS: Final = ("checkpoint_every", "snapshots")
-"""Recipe keys that change nothing in the adapter."""
+HABITS: Final = ("checkpoint_every", "snapshots", "check_against", "leaks")
+"""Recipe keys that change nothing in the adapter, but for the rows that a check leaves out."""
 PACKAGES: Final = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "tokenizers")
 SPARE_BYTES: Final = 64 * 2**20
 
@@ -39,12 +40,15 @@ class Identity:
     """sha256"""
     start: str | None
     """sha256 of the weights that the training continues from."""
-    tests: Sequence[str]
-    """sha256 of the test sets that the data was checked against."""
+    left_out: Sequence[str]
+    """Lines of the data that are test questions, where the recipe says to drop those."""
 
 
-def identify(recipe: Recipe, base: Path) -> Identity:
-    """Hash everything that determines the adapter; TrainError when it cannot start where the recipe says."""
+def identify(recipe: Recipe, base: Path, leaked: Sequence[str] = ()) -> Identity:
+    """Hash everything that determines the adapter; TrainError when it cannot start where the recipe says.
+
+    `leaked` are the rows that are left out, as `file:line`.
+    """
     settings = {key: value for key, value in asdict(recipe).items() if key not in (*PLACES, *HABITS)}
     hashes = fingerprint(base)
     return Identity(
@@ -52,7 +56,7 @@ def identify(recipe: Recipe, base: Path) -> Identity:
         base=hashes,
         data=sha256(recipe.data),
         start=_start(recipe.continue_from, settings, hashes) if recipe.continue_from else None,
-        tests=[sha256(test) for test in recipe.check_against],
+        left_out=[where.rpartition(":")[2] for where in leaked],
     )
 
 
@@ -106,7 +110,7 @@ def _changes(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     words += ["the base model changed"] if known["base"] != now["base"] else []
     words += ["the data changed"] if known["data"] != now["data"] else []
     words += ["it starts from another adapter"] if known.get("start") != now["start"] else []
-    words += ["the test sets to check against changed"] if known.get("tests", []) != list(now["tests"]) else []
+    words += ["other rows are left out as test questions"] if known.get("left_out", []) != now["left_out"] else []
     return words
 
 
@@ -115,6 +119,14 @@ def _other_settings(known: Mapping[str, Any], now: Mapping[str, Any], keys: Iter
     defaults = {field.name: field.default for field in fields(Recipe)}
     before = defaults | {**known}
     return [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+
+
+def record_check(folder: Path, overlap: str | Mapping[str, Any]) -> None:
+    """Write into a finished adapter's card what its data was checked against since; the adapter itself is the same."""
+    path = folder / CARD
+    known = json.loads(path.read_text(encoding="utf-8"))
+    if overlap not in ("unchecked", known.get("overlap")):
+        write_atomically(path, json.dumps({**known, "overlap": overlap}, indent=2) + "\n")
 
 
 def check_space(folder: Path, config: Mapping[str, Any], rank: int) -> None:

@@ -3,12 +3,14 @@
 Knows nothing of torch, tokens or how training is done.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
+import yaml
 from pydantic import Field
 
 from retrieval.files import STRICT, read_text, read_yaml
@@ -144,6 +146,10 @@ def default_learning_rate(hidden_size: int, model_type: str) -> float:
 def _from_here(override: str) -> str:
     """Make a path on the command line absolute before the recipe's own folder can claim it."""
     key, equals, value = override.partition("=")
+    if key == "check_against" and equals:
+        tests = yaml.safe_load(value)
+        here = [str(Path(test).resolve()) for test in (tests if isinstance(tests, list) else [tests])]
+        return f"{key}={json.dumps(here)}"
     is_path = key in ("data", "output", "continue_from") or (key == "model" and Path(value).is_dir())
     return f"{key}{equals}{Path(value).resolve()}" if is_path and equals else override
 
