@@ -10,21 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny import make_model
-from tests.training_worker import PACKINGS
+from tests.training_worker import PACKINGS, SHARED
 
 ROOT = Path(__file__).parents[1]
 MACHINES = {
     "one process": (1, {}),
     "two processes": (2, {}),
-    "two processes that share the base": (
-        2,
-        {
-            "ACCELERATE_USE_FSDP": "true",
-            "FSDP_VERSION": "2",
-            "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-            "FSDP_RESHARD_AFTER_FORWARD": "true",
-        },
-    ),
+    "two processes that share the base": (2, SHARED),
 }
 
 

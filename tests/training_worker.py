@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from train.checkpoint import placed_like, whole
@@ -32,6 +33,12 @@ def random_samples(lengths: Sequence[int], seed: int = 0) -> list[Sample]:
         for row, length in enumerate(lengths, start=1)
     ]
 
+
+MACHINE = Path(__file__).parents[1] / "train" / "machines" / "fsdp2.yaml"
+SHARED = {"ACCELERATE_USE_FSDP": "true"} | {
+    key.upper(): str(value) for key, value in yaml.safe_load(MACHINE.read_text())["fsdp_config"].items()
+}
+"""What `accelerate launch --config_file train/machines/fsdp2.yaml` tells each process."""
 
 ROWS = random_samples([7, 30, 12, 55, 3, 21, 40, 18, 9, 33, 26, 5, 61, 14, 22, 47], seed=7)
 PACKINGS = {f"{16 // size} of {size}": [ROWS[at : at + size] for at in range(0, 16, size)] for size in (16, 4, 1)}

@@ -72,6 +72,11 @@ def run(recipe: Recipe) -> None:
         raise TrainError(
             f"{recipe.data}: there is no such file; `make demo` writes the demo's, or set data=FILE to your own chats"
         )
+    if recipe.quantize != "none" and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise TrainError(
+            "a base in 4 bits is not shared among GPUs: each would hold all of it and learn nothing of that; take "
+            "train/machines/ddp.yaml, or quantize=none"
+        )
     chats, overlap, leaked = without_leaks(recipe, read_chats(recipe.data))
     base = find_base(recipe.model)
     check_base(read_config(base), recipe)
