@@ -9,7 +9,7 @@ from train.base import check_base, find_base, fingerprint, sha256
 from train.door import TrainError
 from train.lora import DEMO, main
 from train.provenance import CARD, Identity, card, check_space, identify, is_finished
-from train.recipe import Recipe, read_recipe
+from train.recipe import NOT_SERVED, Recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,6 +71,21 @@ def test_a_setting_that_means_nothing_is_refused(setting: str, tmp_path: Path) -
         read_recipe(written(tmp_path, "model: ./m\ndata: a.jsonl\n"), [setting])
 
     assert BAD_SETTINGS[setting] in str(error.value)
+
+
+@pytest.mark.parametrize("key", NOT_SERVED)
+def test_an_adapter_that_vllm_would_refuse_is_refused_at_the_start_with_the_reason(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path, f"model: ./m\ndata: a.jsonl\n{key}: true\n")
+
+    assert main(["--config", str(file)]) == 1
+    assert main([f"{key}=true"]) == 1
+
+    in_file, on_line = capsys.readouterr().err.splitlines()
+    reason = f"{key}: vLLM serves no adapter with {NOT_SERVED[key]}"
+    assert in_file.startswith(f"{file}:3: {reason}")
+    assert on_line.startswith(f"{key}=true: {reason}")
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "train" / "recipes").glob("*.yaml")), ids=lambda file: file.stem)

@@ -13,13 +13,15 @@ from platform import python_version
 from typing import Any, Final
 
 from retrieval.files import write_atomically
-from train.base import fingerprint, revision, sha256
+from train.base import find_base, fingerprint, revision, sha256
 from train.door import TrainError
 from train.recipe import Recipe
 
 CARD: Final = "provenance.json"
 IDENTITY: Final = "identity.json"
 WEIGHTS: Final = "adapter_model.safetensors"
+BASE_NAME: Final = "base_model_name_or_path"
+"""PEFT's key for where the base was."""
 CHECKPOINTS: Final = "checkpoint-*.safetensors"
 PLACES: Final = ("name", "output", "model", "data", "continue_from")
 """Recipe keys that say where things are; what is in them is identified by hash."""
@@ -129,16 +131,54 @@ def record_check(folder: Path, overlap: str | Mapping[str, Any]) -> None:
         write_atomically(path, json.dumps({**known, "overlap": overlap}, indent=2) + "\n")
 
 
+def base_of(adapter: Path, moved: Path | None = None) -> Path:
+    """The folder of the base that the adapter was trained on; `moved` is where it is now, if it was moved.
+
+    TrainError when there is no adapter or no base, or when a file of the base is not the one that was trained on. An
+    adapter from elsewhere, without provenance.json, is taken at its word.
+    """
+    if not ((adapter / "adapter_config.json").is_file() and (adapter / WEIGHTS).is_file()):
+        raise TrainError(f"{adapter} holds no adapter: train one (accelerate launch train/lora.py), or name its folder")
+    known = read_json(adapter / CARD) if (adapter / CARD).exists() else {}
+    named = moved or known.get("base", {}).get("id") or read_json(adapter / "adapter_config.json").get(BASE_NAME)
+    try:
+        base = find_base(str(named))
+    except TrainError:
+        raise TrainError(
+            f"{named} is not the base of {adapter}, or is not there: give the folder where it is now with --base"
+        ) from None
+    if files := known.get("identity", {}).get("base"):
+        now = fingerprint(base)
+        if changed := sorted(name for name in files.keys() | now.keys() if files.get(name) != now.get(name)):
+            raise TrainError(
+                f"{base} is not the base that {adapter} was trained on ({', '.join(changed)} differs): give that one's "
+                "folder with --base, or train again"
+            )
+    return base
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a file of a model or adapter; TrainError when there is none."""
+    try:
+        return {**json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainError(f"{path} cannot be read ({error}): copy or make its folder again") from None
+
+
 def check_space(folder: Path, config: Mapping[str, Any], rank: int) -> None:
     """Refuse before training what could not be saved after it: three times a generous guess of the adapter's size."""
     hidden, layers = config.get("hidden_size", 0), config.get("num_hidden_layers", 0)
     inner = max(config.get("intermediate_size", 0), hidden)
-    needed = SPARE_BYTES + 3 * layers * 7 * rank * (hidden + inner) * 2
-    free = shutil.disk_usage(next(parent for parent in [folder, *folder.parents] if parent.exists())).free
+    check_room(folder, SPARE_BYTES + 3 * layers * 7 * rank * (hidden + inner) * 2, "an adapter", "set output=...")
+
+
+def check_room(folder: Path, needed: int, what: str, remedy: str) -> None:
+    """Refuse to write so many bytes where the disk has not as many."""
+    free = shutil.disk_usage(next(place for place in [folder, *folder.absolute().parents] if place.exists())).free
     if free < needed:
         raise TrainError(
-            f"{folder}: {free / 2**20:,.0f} MiB are free there and an adapter needs {needed / 2**20:,.0f} MiB: "
-            "free some space or set output=..."
+            f"{folder}: {free / 2**20:,.0f} MiB are free there and {what} needs {needed / 2**20:,.0f} MiB: "
+            f"free some space or {remedy}"
         )
 
 
@@ -153,8 +193,13 @@ def card(
         "identity": asdict(identity),
         "overlap": overlap,
         **results,
-        "versions": {"python": python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Of what has a part in the numbers."""
+    return {"python": python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def _version(package: str) -> str | None:
