@@ -99,7 +99,7 @@ def newcombe(right: int, n: int, other_right: int, other_n: int) -> Estimate:
     """Difference of two independent shares from their Wilson intervals (Newcombe 1998, Stat. Med. 17:873, method 10).
 
     >>> newcombe(56, 70, 48, 80)
-    Estimate(value=0.2, low=0.05243..., high=0.33387...)
+    Estimate(value=0.2..., low=0.0524..., high=0.3338...)
     """
     ours, other = wilson(right, n), wilson(other_right, other_n)
     change = ours.value - other.value
