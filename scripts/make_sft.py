@@ -32,6 +32,9 @@ from train.overlap import check, read_texts
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
+MOST_NAMED: Final = 10
+"""Examples named for one mistake; more are counted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SftSettings:
@@ -218,9 +221,6 @@ def main() -> int:
     print(f"wrote {len(made.rows):,} chats to {plan.settings.out}; next: python -m train.chat {plan.settings.out}")
     return int(made.unanswered > 0)
 
-
-MOST_NAMED: Final = 10
-"""Examples named for one mistake; more are counted."""
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -78,11 +78,15 @@ async def render(asking: Asking, target: Target) -> list[dict[str, Any]]:
 def _finders(asking: Asking, opened: dict[str, Others]) -> dict[str, Finder]:
     """How each named retriever comes by what it shows an example."""
     finders: dict[str, Finder] = {
-        NONE: lambda _: NoRetrieval(),
+        NONE: _always(NoRetrieval()),
         GOLD: lambda example: GoldRetriever(_evidence(asking.task, example)),
-        **{name: lambda _, found_by=retriever: found_by for name, retriever in opened.items()},  # type: ignore[misc]
+        **{name: _always(retriever) for name, retriever in opened.items()},
     }
     return finders | ({RAFT: _raft(asking, asking.raft)} if asking.raft else {})
+
+
+def _always(retriever: Retriever) -> Finder:
+    return lambda _: retriever
 
 
 def _raft(asking: Asking, settings: RaftSettings) -> Finder:

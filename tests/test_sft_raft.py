@@ -19,6 +19,7 @@ from retrieval.index import build
 from retrieval.manifest import BuildSettings
 from retrieval.passage import Hit, Passage, Query
 from scripts.make_sft import load, main, make
+from scripts.pocket.files import write_world as write_demo
 from scripts.raft import Raft, RaftSettings, touch, without_evidence
 from scripts.targets import TARGETS
 from tests.eval_stub import example, write_world
@@ -259,6 +260,16 @@ def test_bad_settings_are_refused_before_anything_is_rendered(
 ) -> None:
     with pytest.raises(FileError, match=complaint):
         load(write(world, "bad.yaml", **changes))
+
+
+@pytest.mark.parametrize("name", ["sft", "shots", "distil", "raft"])
+def test_the_demos_own_settings_are_good(name: str, tmp_path: Path) -> None:
+    write_demo(3, tmp_path / "demo-3" / "world")
+
+    plan = load(tmp_path / "demo-3" / "world" / f"{name}.yaml")
+
+    assert plan.leaked == ()
+    assert plan.teacher is None or str(plan.teacher.grid.baseline) == "demo-3:gold:fewshot"
 
 
 def test_examples_without_evidence_have_nothing_to_hide_among_distractors(world: Path) -> None:
