@@ -209,6 +209,7 @@ F = '{"name": "f", "arguments": {"a": 1, "b": ["x", "y"]}}'
         (f"I call {F}", 0, 0),
         (f"<tool_call>{F}</tool_call> Done.", 0, 0),
         ('{"name": "f", "arguments": "{}"}', 0, 0),
+        ('{"name": "f", "arguments": {"a": 1, "b": ["x", "y"]}, "note": ""}', 0, 0),
         ('{"name": "f", "arguments": {"a": 1, "a": 1, "b": ["x", "y"]}}', 0, 0),
         ('{"name": "f", "arguments": {"a": NaN}}', 0, 0),
         ("[]", 0, 0),

@@ -90,6 +90,11 @@ def test_slices_are_groups_and_not_names_and_each_group_is_looked_at_once() -> N
     assert slices_of(metas) == [*(Slice("slice", kind) for kind in KINDS), Slice("long", True), Slice("long", False)]
 
 
+def test_a_key_of_many_values_names_things_unless_it_is_the_slice() -> None:
+    assert slices_of([{"shop": i % 25} for i in range(150)]) == []
+    assert len(slices_of([{"slice": i % 25} for i in range(150)])) == 25
+
+
 def test_two_halves_are_one_question_and_the_worse_half_is_named() -> None:
     metas = [{"half": i % 2} for i in range(N)]
 
