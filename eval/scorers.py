@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from eval.calls import calls_of, names_of, once, refuse, same_arguments, same_calls
 from eval.task import Example, ScorerSettings
 
 Scorer = Callable[[Example, str], float]
@@ -119,12 +120,25 @@ def json_format(settings: ScorerSettings) -> Scorer:
     return score
 
 
+def valid_call(_: ScorerSettings) -> Scorer:
+    """Nothing but calls of functions that were on offer (`meta.tools`; any, where it is missing); values not judged."""
+
+    def score(example: Example, text: str) -> float:
+        offered, made = names_of(example.meta.get("tools")), calls_of(text)
+        return float(made is not None and (not offered or all(call["name"] in offered for call in made)))
+
+    return score
+
+
 SCORERS: Final[Mapping[str, Callable[[ScorerSettings], Scorer]]] = {
     "exact": best_of(exact),
     "choice": best_of(choice),
     "contains": best_of(contains),
     "f1": best_of(f1),
     "json_format": json_format,
+    "tool_call": best_of(same_calls),
+    "arguments": best_of(same_arguments),
+    "valid_call": valid_call,
 }
 
 
@@ -136,7 +150,7 @@ def build(settings: Mapping[str, ScorerSettings]) -> dict[str, Scorer]:
 def _object(text: str) -> dict[str, Any] | None:
     """The text as one JSON object; None when it is anything else, or says a key twice."""
     try:
-        found = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+        found = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
@@ -149,13 +163,3 @@ def _object_at(text: str, start: int) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a key stands twice")
-    return dict(pairs)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")

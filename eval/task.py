@@ -53,7 +53,7 @@ class Example:
 class ScorerSettings:
     """One named scorer of a task; `eval.scorers` says what each kind does."""
 
-    kind: Literal["exact", "choice", "contains", "f1", "json_format"]
+    kind: Literal["exact", "choice", "contains", "f1", "json_format", "tool_call", "arguments", "valid_call"]
     json: str | None = None
     """Score this text field of a reply that must be one JSON object."""
     loose: bool = False
@@ -66,8 +66,8 @@ class ScorerSettings:
     def __post_init__(self) -> None:
         if (self.kind == "json_format") != bool(self.keys):
             raise ValueError("`keys` (a list) belongs to kind json_format, and only there")
-        if self.kind == "json_format" and self.json:
-            raise ValueError("json_format judges the whole reply; remove `json`")
+        if self.kind in ("json_format", "valid_call") and self.json:
+            raise ValueError(f"{self.kind} judges the whole reply; remove `json`")
         if self.loose and not self.json:
             raise ValueError("`loose` says how strictly a JSON field is looked for; name the field with `json`")
 

@@ -108,6 +108,7 @@ def test_whatever_a_model_writes_gets_a_score_between_0_and_1() -> None:
         ({"kind": "exact", "keys": ("a",)}, "belongs to kind json_format"),
         ({"kind": "json_format"}, "belongs to kind json_format"),
         ({"kind": "json_format", "keys": ("a",), "json": "a"}, "remove `json`"),
+        ({"kind": "valid_call", "json": "a"}, "remove `json`"),
     ],
 )
 def test_a_setting_that_would_be_ignored_is_refused(settings: dict[str, object], complaint: str) -> None:

@@ -1,0 +1,113 @@
+"""Ask examples in several ways and keep the prompts: the strategies and retrievers are the very objects that serve.
+
+Nothing here asks a model: `Silent` stands in for it. Knows nothing of files, settings or teachers.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tqdm import tqdm
+
+from eval.gold import GoldRetriever
+from eval.task import Example, Task
+from retrieval.passage import Hit, Passage, Query
+from retrieval.retriever import NoRetrieval, Retriever, open_retriever
+from scripts.raft import RAFT, SPARE, Raft, RaftSettings, without_evidence
+from scripts.targets import Target
+from serve.chat import Message, Reply, Sampling, Usage
+from serve.combination import GOLD, NONE, Combination
+from serve.stack import Stack
+from serve.strategies import build
+
+Finder = Callable[[Example], Retriever]
+"""What an example is asked over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Which examples are asked, and in which ways."""
+
+    stack: Stack
+    task: Task
+    ways: tuple[Combination, ...]
+    """The examples take these in turn."""
+    raft: RaftSettings | None
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """A retriever that never shows a training question itself: its answer would only have to be copied."""
+
+    retriever: Retriever
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        return tuple(hit for hit in await self.retriever.search(query) if hit.passage.text != query.text)
+
+
+class Silent:
+    """A model that says nothing: what counts here is what it is asked."""
+
+    async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
+        return Reply(text="", usage=Usage(), finish_reason="stop", seconds=0.0)
+
+
+async def render(asking: Asking, target: Target) -> list[dict[str, Any]]:
+    """One training chat an example, with `meta` that lets the trainer split by group and check for overlap."""
+    used = asking.stack.only(asking.ways)
+    opened = {name: Others(open_retriever(settings)) for name, settings in used.retrievers.items()}
+    strategies = {name: build(settings, {NONE: NoRetrieval(), **opened}) for name, settings in used.strategies.items()}
+    finders = _finders(asking, opened)
+
+    async def one(number: int, example: Example) -> dict[str, Any]:
+        way = asking.ways[number % len(asking.ways)]
+        query = Query(example.question, meta=example.meta)
+        answer = await strategies[way.strategy](query, finders[way.retriever](example), Silent())
+        said = target(example, answer.sources)
+        group = example.evidence[0] if example.evidence else example.question
+        meta = {"id": example.id, "question": example.question, "group": group}
+        row = {"messages": [*map(asdict, answer.messages), said], "meta": meta}
+        return row | ({"tools": example.meta["tools"]} if "tool_calls" in said else {})
+
+    examples = asking.task.examples
+    bar = tqdm(total=len(examples), unit="chat", desc="rendering", disable=None)
+    return await asyncio.gather(*(_counted(one(number, each), bar) for number, each in enumerate(examples)))
+
+
+def _finders(asking: Asking, opened: dict[str, Others]) -> dict[str, Finder]:
+    """How each named retriever comes by what it shows an example."""
+    finders: dict[str, Finder] = {
+        NONE: _always(NoRetrieval()),
+        GOLD: lambda example: GoldRetriever(_evidence(asking.task, example)),
+        **{name: _always(retriever) for name, retriever in opened.items()},
+    }
+    return finders | ({RAFT: _raft(asking, asking.raft)} if asking.raft else {})
+
+
+def _always(retriever: Retriever) -> Finder:
+    return lambda _: retriever
+
+
+def _raft(asking: Asking, settings: RaftSettings) -> Finder:
+    source, examples = asking.stack.retrievers[settings.retriever], asking.task.examples
+    most = max(len(example.evidence) for example in examples)
+    others = Others(open_retriever(replace(source, k=settings.distractors + most + SPARE)))
+    absent = without_evidence(examples, settings)
+    return lambda example: Raft(
+        evidence=_evidence(asking.task, example),
+        others=others,
+        distractors=settings.distractors,
+        is_absent=example.id in absent,
+        seed=f"{settings.seed} {example.id}",
+    )
+
+
+def _evidence(task: Task, example: Example) -> tuple[Passage, ...]:
+    return tuple(task.evidence[place] for place in example.evidence)
+
+
+async def _counted(work: Awaitable[dict[str, Any]], bar: Any) -> dict[str, Any]:
+    row = await work
+    bar.update()
+    return row
