@@ -93,22 +93,24 @@ class Report:
     refused: tuple[Overlap, ...]
     listed: tuple[Overlap, ...]
     """To look at: other databases, and what is only close in meaning."""
+    in_meaning: bool = False
+    """Whether an embedder compared them too."""
 
     @property
     def leaked(self) -> tuple[str, ...]:
         """`file:line` of each row that must not be trained on."""
         return tuple(dict.fromkeys(one.train.where for one in self.refused))
 
-    def refusals(self) -> list[str]:
+    def refusals(self, field: str = "messages") -> list[str]:
         """A sentence for each leaking row, with its surest pair."""
         return [
-            f"{where} messages: the question is in {said} - remove the row, or set leaks=drop"
+            f"{where} {field}: the question is in {said} - remove the row, or set leaks=drop"
             for where, said in _by_row(self.refused)
         ]
 
-    def notes(self) -> list[str]:
+    def notes(self, field: str = "messages") -> list[str]:
         """A sentence for each row that is listed only."""
-        return [f"{where} messages: the question resembles {said}" for where, said in _by_row(self.listed)]
+        return [f"{where} {field}: the question resembles {said}" for where, said in _by_row(self.listed)]
 
     def card(self) -> dict[str, Any]:
         """For `provenance.json`: pairs of each kind that was found, and on how many rows and questions."""
@@ -117,6 +119,7 @@ class Report:
             "test_questions": self.tests,
             "leaking_rows": len(self.leaked),
             "leaked_questions": len({one.test.where for one in self.refused}),
+            "compared_in_meaning": self.in_meaning,
             "refused": dict(Counter(one.kind for one in self.refused)),
             "listed": dict(
                 Counter(f"{one.kind}, other database" if one.other_database else one.kind for one in self.listed)
@@ -132,6 +135,7 @@ def check(training: Sequence[Text], tests: Sequence[Text], embed: Embedder | Non
         tests=len(tests),
         refused=tuple(one for one in found if one.is_leak),
         listed=tuple(one for one in found if not one.is_leak),
+        in_meaning=embed is not None,
     )
 
 

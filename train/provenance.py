@@ -22,7 +22,7 @@ WEIGHTS: Final = "adapter_model.safetensors"
 CHECKPOINTS: Final = "checkpoint-*.safetensors"
 PLACES: Final = ("name", "output", "model", "data", "continue_from", "check_against")
 """Recipe keys that say where things are; what is in them is identified by hash."""
-HABITS: Final = ("checkpoint_every", "snapshots")
+HABITS: Final = ("checkpoint_every", "snapshots", "check_embedder")
 """Recipe keys that change nothing in the adapter."""
 PACKAGES: Final = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "tokenizers")
 SPARE_BYTES: Final = 64 * 2**20
@@ -66,8 +66,8 @@ def _start(adapter: Path, settings: Mapping[str, Any], base: Mapping[str, str]) 
     return sha256(adapter / WEIGHTS)
 
 
-def is_finished(folder: Path, identity: Identity) -> bool:
-    """Whether `folder` already holds this very adapter; TrainError when it, or a training of its name, is another."""
+def is_finished(folder: Path, identity: Identity, what: str = "an adapter") -> bool:
+    """Whether `folder` already holds this very thing; TrainError when it, or a training of its name, is another."""
     if not folder.exists():
         started = unfinished(folder)
         if any(started.glob(CHECKPOINTS)):
@@ -75,7 +75,7 @@ def is_finished(folder: Path, identity: Identity) -> bool:
                 f"{started} holds the checkpoints of another training", _known(started / IDENTITY), identity
             )
         return False
-    _refuse_changes(f"{folder} holds an adapter made differently", _known(folder / CARD), identity)
+    _refuse_changes(f"{folder} holds {what} made differently", _known(folder / CARD), identity)
     return True
 
 
@@ -141,8 +141,13 @@ def card(
         "identity": asdict(identity),
         "overlap": overlap,
         **results,
-        "versions": {"python": python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": versions(*PACKAGES),
     }
+
+
+def versions(*packages: str) -> dict[str, str | None]:
+    """Those of Python and of these packages; None where one is not installed."""
+    return {"python": python_version(), **{name: _version(name) for name in packages}}
 
 
 def _version(package: str) -> str | None:
