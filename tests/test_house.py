@@ -37,7 +37,16 @@ def test_a_file_stays_under_400_lines_and_opens_with_what_it_does(path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "front", ["eval.__main__", "serve.__main__", "retrieval.__main__", "train.chat", "scripts.make_sft"]
+    "front",
+    [
+        "eval.__main__",
+        "serve.__main__",
+        "retrieval.__main__",
+        "train.chat",
+        "train.embedder",
+        "train.reranker",
+        "scripts.make_sft",
+    ],
 )
 def test_a_front_door_opens_without_heavy_libraries(front: str) -> None:
     code = f"import sys, {front}; print([m for m in {HEAVY!r} if m in sys.modules])"

@@ -44,7 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         common + "name: tuned\nmodel: embedder\nepochs: 8\nbatch: 16\nlearning_rate: 0.05\n"
     )
     (folder / "reranker.yaml").write_text(
-        common + "name: reader\nmodel: encoder\nminer: embedder\nepochs: 3\nlearning_rate: 3.0e-3\n"
+        common + "name: reader\nmodel: encoder\nminer: embedder\nepochs: 10\nlearning_rate: 5.0e-3\n"
     )
     return folder
 
@@ -126,7 +126,7 @@ def test_what_is_made_is_not_made_again_and_never_written_over(world: Path, door
 
     assert "nothing left to do" in done.stdout
     assert done.stdout.endswith("0 []\n")
-    with pytest.raises(TrainError, match=rf"a.? {door.noun} made differently \(epochs \d -> 9\): delete it"):
+    with pytest.raises(TrainError, match=rf"a.? {door.noun} made differently \(epochs \d+ -> 9\): delete it"):
         trained(door, world, "epochs=9")
     assert model_hash(folder) == before
 
@@ -215,14 +215,14 @@ def test_instructions_before_questions_and_documents_are_learnt_as_they_are_used
 
 
 def ranked(world: Path, scores: Callable[[str, Sequence[str]], Sequence[float]]) -> float:
-    """nDCG@10 of the whole corpus in the order of these scores, on the questions that were not learnt."""
-    documents = list(read_documents(world / "beir"))
-    texts = [document.text for document in documents]
-    topics = read_topics(world / "beir", "test")
-    orders = [np.argsort(-np.asarray(scores(topic.text, texts)), kind="stable") for topic in topics]
-    return fmean(
-        ndcg([documents[n].id for n in order], topic.grades, 10) for order, topic in zip(orders, topics, strict=True)
-    )
+    """nDCG@10 of the relevant documents among all false ones in this order, on the questions that were not learnt."""
+    found = []
+    for topic in read_topics(world / "beir", "test"):
+        corpus = read_documents(world / "beir")
+        documents = [one for one in corpus if one.id in topic.grades or one.text.endswith("false")]
+        order = np.argsort(-np.asarray(scores(topic.text, [one.text for one in documents])), kind="stable")
+        found.append(ndcg([documents[n].id for n in order], topic.grades, 10))
+    return fmean(found)
 
 
 def test_a_trained_reranker_beats_its_untrained_head_and_is_one_that_search_accepts(world: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_trained_reranker_beats_its_untrained_head_and_is_one_that_search_acce
     before = ranked(world, lambda question, texts: blank.predict([(question, text) for text in texts]))
     after = ranked(world, lambda question, texts: asyncio.run(opened.scores((question, *texts))))
 
-    assert after > before + 0.1
+    assert after > before + 0.3
     assert card(folder)["loss_last"] < card(folder)["loss_first"]
 
 
@@ -255,11 +255,11 @@ def test_questions_close_in_meaning_are_listed_and_never_refused(
     plain = without_leaks(recipe, chats)
     compared = without_leaks(replace(recipe, check_embedder="all-MiniLM-L6-v2"), chats)
 
-    assert [found[0] for found in (plain, compared)] == [chats, chats]
+    assert [list(found[0]) for found in (plain, compared)] == [list(chats)] * 2
     assert isinstance(plain[1], dict)
     assert isinstance(compared[1], dict)
     assert (plain[1]["compared_in_meaning"], plain[1]["listed"]) == (False, {})
-    assert (compared[1]["compared_in_meaning"], compared[1]["listed"]) == (True, {"close in meaning": 1})
+    assert (compared[1]["compared_in_meaning"], compared[1]["listed"]) == ("all-MiniLM-L6-v2", {"close in meaning": 1})
     assert f"{tmp_path / 'chats.jsonl'}:1 messages: the question resembles" in capsys.readouterr().out
 
 

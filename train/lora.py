@@ -114,7 +114,8 @@ def without_leaks(
     for note in report.notes():
         _say(f"note: {note}")
     leaked = report.leaked
-    return [chat for chat in chats if chat.where not in leaked], report.card(), leaked
+    card = {**report.card(), "compared_in_meaning": recipe.check_embedder or False}
+    return [chat for chat in chats if chat.where not in leaked], card, leaked
 
 
 def prepare(recipe: Recipe, chats: Sequence[Chat], template: "Template") -> Material:

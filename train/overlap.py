@@ -93,8 +93,6 @@ class Report:
     refused: tuple[Overlap, ...]
     listed: tuple[Overlap, ...]
     """To look at: other databases, and what is only close in meaning."""
-    in_meaning: bool = False
-    """Whether an embedder compared them too."""
 
     @property
     def leaked(self) -> tuple[str, ...]:
@@ -119,7 +117,6 @@ class Report:
             "test_questions": self.tests,
             "leaking_rows": len(self.leaked),
             "leaked_questions": len({one.test.where for one in self.refused}),
-            "compared_in_meaning": self.in_meaning,
             "refused": dict(Counter(one.kind for one in self.refused)),
             "listed": dict(
                 Counter(f"{one.kind}, other database" if one.other_database else one.kind for one in self.listed)
@@ -135,7 +132,6 @@ def check(training: Sequence[Text], tests: Sequence[Text], embed: Embedder | Non
         tests=len(tests),
         refused=tuple(one for one in found if one.is_leak),
         listed=tuple(one for one in found if not one.is_leak),
-        in_meaning=embed is not None,
     )
 
 

@@ -179,7 +179,7 @@ def _without_leaks(
     kept = [one for one in questions if one.where not in report.leaked]
     if not kept:
         raise TrainError(f"{recipe.qrels}: every question is in {', '.join(map(str, recipe.check_against))}")
-    return kept, report.card(), report.leaked
+    return kept, {**report.card(), "compared_in_meaning": recipe.check_embedder or False}, report.leaked
 
 
 def _check_size(recipe: RetrievalRecipe, judged: Judged) -> None:
