@@ -76,7 +76,7 @@ class Comparison:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Train and measure what is not done yet; the exit code."""
-    options = _parser().parse_args(words)
+    options = _parser().parse_intermixed_args(words)  # BEIR_DIR --folds 3 key=value
     os.environ["HF_HUB_OFFLINE"] = "1"
     stop_politely()
     try:
