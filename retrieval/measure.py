@@ -7,19 +7,18 @@ Ranks documents, each by its best passage, through the very retrievers that answ
 
 import asyncio
 import math
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-from retrieval.files import FileError, read_jsonl, read_text
+from retrieval.files import FileError, read_jsonl, read_judgements
 from retrieval.index import Index
-from retrieval.passage import Passage, Query, RetrievalError
-from retrieval.retriever import KINDS, Kind, Retriever
+from retrieval.passage import Hit, Passage, Query, RetrievalError
+from retrieval.retriever import KINDS, Kind, RerankSettings, Retriever, reranked
 
 Grades = Mapping[str, int]
 """Document -> how relevant it is, for one query; only what is relevant at all."""
@@ -31,6 +30,7 @@ MEASURED: Final[tuple[Kind, ...]] = ("lexical", "dense", "hybrid")
 class Topic:
     """A query and the documents that people marked as relevant to it."""
 
+    id: str
     text: str
     grades: Grades
 
@@ -76,58 +76,65 @@ METRICS: Final[dict[str, Callable[[Sequence[str], Grades], float]]] = {
 }
 
 
-def read_topics(beir: Path) -> list[Topic]:
-    """The queries of a BEIR folder that something is relevant to: `queries.jsonl` and every `qrels/*.tsv`."""
+def read_topics(beir: Path, split: str = "") -> list[Topic]:
+    """The queries of a BEIR folder that something is relevant to, by `qrels/SPLIT.tsv` or the only file there is."""
     texts = {str(row.get("_id")): str(row.get("text", "")) for _, row in read_jsonl(beir / "queries.jsonl")}
+    file = _judgements(beir / "qrels", split)
     judged: dict[str, dict[str, int]] = defaultdict(dict)
-    for file in sorted((beir / "qrels").glob("*.tsv")):
-        for query, document, grade in _judgements(file, texts):
+    for query, document, grade in read_judgements(file, texts):
+        if grade > 0:
             judged[query][document] = grade
-    topics = [Topic(texts[query], grades) for query, grades in judged.items()]
-    if not topics:
-        raise FileError(
-            f"{beir}: no relevant document in qrels/*.tsv (query-id, corpus-id and score, with tabs between)"
-        )
-    return topics
+    if not judged:
+        raise FileError(f"{file}: no relevant document (query-id, corpus-id and score, with tabs between)")
+    return [Topic(query, texts[query], grades) for query, grades in judged.items()]
 
 
-def _judgements(file: Path, queries: Container[str]) -> Iterator[tuple[str, str, int]]:
-    """(query, document, grade) for each line whose grade is above 0; FileError has every bad line."""
-    problems: list[str] = []
-    for number, line in enumerate(read_text(file).splitlines()[1:], start=2):
-        cells = line.split("\t")
-        if len(cells) != 3 or not re.fullmatch(r"-?\d+", cells[2]):
-            problems.append(f"{file}:{number}: expected query-id, corpus-id and a whole number, with tabs between")
-        elif cells[0] not in queries:
-            problems.append(f"{file}:{number}: query {cells[0]!r} is not in queries.jsonl")
-        elif int(cells[2]) > 0:
-            yield cells[0], cells[1], int(cells[2])
-    if problems:
-        raise FileError("\n".join(problems))
+def _judgements(folder: Path, split: str) -> Path:
+    """The file to measure by. No two are pooled: one of them may be what a model was trained on."""
+    files = {file.stem: file for file in sorted(folder.glob("*.tsv"))}
+    if split in files:
+        return files[split]
+    there = ", ".join(files) or "none"
+    if split:
+        raise FileError(f"{folder}: there are no judgements named {split!r}; there are: {there}")
+    if len(files) != 1:
+        raise FileError(f"{folder}: name the judgements to measure by with --split; there are: {there}")
+    return next(iter(files.values()))
 
 
-def measure(index: Index, topics: Sequence[Topic]) -> dict[str, dict[str, float]]:
-    """Kind of search -> metric -> mean over the topics; a topic for which nothing is found counts 0."""
+def measure(index: Index, topics: Sequence[Topic], rerank: RerankSettings | None = None) -> dict[str, dict[str, float]]:
+    """Kind of search -> metric -> mean over the topics; a topic for which nothing is found counts 0.
+
+    With `rerank`, also hybrid search that it has put in another order: it finds no more than that reads.
+    """
     known = {passage.document for passage in index.passages}
     if not any(known & topic.grades.keys() for topic in topics):
         raise RetrievalError(
             "the index holds no document that is marked as relevant; was it built from another corpus?"
         )
-    return asyncio.run(_measure(index, topics))
+    k = passages_for(100, index.passages)
+    retrievers: dict[str, Retriever] = {kind: KINDS[kind](index, k) for kind in MEASURED}
+    if rerank:
+        retrievers["reranked"] = reranked(KINDS["hybrid"](index, rerank.depth), rerank, rerank.depth)
+    return asyncio.run(_measure(retrievers, topics))
 
 
-async def _measure(index: Index, topics: Sequence[Topic]) -> dict[str, dict[str, float]]:
-    k = _passages_for(100, index.passages)
-    return {kind: await _means(KINDS[kind](index, k), topics) for kind in MEASURED}
+async def _measure(retrievers: Mapping[str, Retriever], topics: Sequence[Topic]) -> dict[str, dict[str, float]]:
+    return {name: await _means(retriever, topics) for name, retriever in retrievers.items()}
 
 
 async def _means(retriever: Retriever, topics: Sequence[Topic]) -> dict[str, float]:
     found = await asyncio.gather(*(retriever.search(Query(topic.text)) for topic in topics))
-    ranked = [list(dict.fromkeys(hit.passage.document for hit in hits)) for hits in found]
-    pairs = list(zip(ranked, (topic.grades for topic in topics), strict=True))
-    return {name: fmean(metric(documents, grades) for documents, grades in pairs) for name, metric in METRICS.items()}
+    rows = [scores(hits, topic.grades) for hits, topic in zip(found, topics, strict=True)]
+    return {name: fmean(row[name] for row in rows) for name in METRICS}
 
 
-def _passages_for(documents: int, passages: Sequence[Passage]) -> int:
+def scores(hits: Sequence[Hit], grades: Grades) -> dict[str, float]:
+    """Every metric of one search, over documents, each of which stands where its best passage does."""
+    documents = list(dict.fromkeys(hit.passage.document for hit in hits))
+    return {name: metric(documents, grades) for name, metric in METRICS.items()}
+
+
+def passages_for(documents: int, passages: Sequence[Passage]) -> int:
     """How many passages always contain this many documents."""
     return documents * max(Counter(passage.document for passage in passages).values())

@@ -44,6 +44,11 @@ class Passage:
         """`doc@120-480`: the form in which a test set names its evidence."""
         return f"{self.document}@{self.start}-{self.end}"
 
+    @property
+    def searchable(self) -> str:
+        """What is embedded, matched and re-ranked: the title gives a piece of a document its subject."""
+        return f"{self.title}\n{self.text}".strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:

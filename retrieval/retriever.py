@@ -6,16 +6,17 @@ Knows nothing of prompts or models.
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Protocol
 
 from pydantic import ConfigDict
 
-from retrieval.files import STRICT
+from retrieval.files import STRICT, model_hash
 from retrieval.index import Index, open_index
 from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.ranking import fuse
+from retrieval.rerank import Reranker, locate, open_reranker
 
 DEPTH: Final = 100
 """How far hybrid search looks down each of its two rankings before it fuses them."""
@@ -83,6 +84,22 @@ class Random:
         return self.index.hits([(row, 0.0) for row in drawn])
 
 
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """What another search finds, in the order of a model that has read each passage with the question."""
+
+    first: Retriever
+    reranker: Reranker
+    k: int
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        hits = await self.first.search(query)
+        scores = await self.reranker.scores((query.text, *(hit.passage.searchable for hit in hits)))
+        # Sorting is stable: what the model finds equal stays as the first search had it.
+        best = sorted(zip(hits, scores.tolist(), strict=True), key=lambda pair: -pair[1])[: self.k]
+        return tuple(Hit(hit.passage, score, rank) for rank, (hit, score) in enumerate(best, start=1))
+
+
 Kind = Literal["dense", "lexical", "hybrid", "random"]
 
 KINDS: Final[dict[Kind, Callable[[Index, int], Retriever]]] = {
@@ -94,6 +111,24 @@ KINDS: Final[dict[Kind, Callable[[Index, int], Retriever]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RerankSettings:
+    """A second reading, by a cross-encoder, of what a retriever finds first."""
+
+    model: Path
+    """The folder of a cross-encoder: `python -m train.reranker` makes one."""
+    depth: int = 20
+    """How many passages it reads. On two CPU cores each costs a question a thirtieth of a second."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise RetrievalError(
+                f"depth is {self.depth}, but a re-ranker reads at least 1 passage; for none, leave it out"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrieverSettings:
     """A named retriever of a stack."""
 
@@ -102,14 +137,35 @@ class RetrieverSettings:
     """The folder of an index: `python -m retrieval build DOCS INDEX`."""
     k: int = 3
     """How many passages it hands over."""
+    rerank: RerankSettings | None = None
+    """`{model: FOLDER, depth: 20}`; None leaves them in the order in which they were found."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise RetrievalError(f"k is {self.k}, but a retriever hands over at least 1 passage; for none, use `none`")
+        if self.rerank and self.rerank.depth < self.k:
+            raise RetrievalError(
+                f"rerank.depth is {self.rerank.depth} and k is {self.k}: a re-ranker chooses from what it reads, "
+                "so raise the first or lower the second"
+            )
+
+    def under(self, folder: Path) -> "RetrieverSettings":
+        """The same, with paths that were relative to this folder."""
+        rerank = self.rerank and replace(self.rerank, model=(folder / self.rerank.model).resolve())
+        return replace(self, index=(folder / self.index).resolve(), rerank=rerank)
 
 
 def open_retriever(settings: RetrieverSettings) -> Retriever:
-    """The retriever, ready to search; RetrievalError when its index cannot be used."""
-    return KINDS[settings.kind](open_index(settings.index), settings.k)
+    """The retriever, ready to search; RetrievalError when its index or its re-ranker cannot be used."""
+    index, found_by = open_index(settings.index), KINDS[settings.kind]
+    if settings.rerank is None:
+        return found_by(index, settings.k)
+    return reranked(found_by(index, settings.rerank.depth), settings.rerank, settings.k)
+
+
+def reranked(first: Retriever, settings: RerankSettings, k: int) -> Reranked:
+    """The best k of what `first` finds; RetrievalError when the model cannot be used."""
+    folder = locate(settings.model)
+    return Reranked(first, open_reranker(folder, model_hash(folder)), k)

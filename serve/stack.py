@@ -139,7 +139,7 @@ def _resolved(stack: Stack, path: Path) -> Stack:
         stack,
         model=stack.model if stack.url else _model(stack.model, here),
         adapters={name: (here / folder).resolve() for name, folder in stack.adapters.items()},
-        retrievers={name: replace(one, index=(here / one.index).resolve()) for name, one in stack.retrievers.items()},
+        retrievers={name: one.under(here) for name, one in stack.retrievers.items()},
         strategies={name: _with_path(one, here) for name, one in stack.strategies.items()},
         file=path,
     )

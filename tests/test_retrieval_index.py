@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from retrieval.__main__ import main
-from retrieval.embed import PACKAGED, fingerprint, locate, open_embedder
-from retrieval.files import FileError, read_yaml
+from retrieval.embed import PACKAGED, locate, open_embedder
+from retrieval.files import FileError, model_hash, read_yaml
 from retrieval.generation import current
 from retrieval.index import Index, build, open_index
 from retrieval.manifest import BuildSettings, Manifest, to_json
@@ -148,7 +148,7 @@ def test_an_index_is_opened_once_however_many_retrievers_use_it(path: Path) -> N
 
 
 def test_measuring_counts_a_perfect_and_a_hopeless_question(index: Index) -> None:
-    topics = [Topic("heron reef", {"heron-reef": 1}), Topic("zzz", {"owl-barn": 1})]
+    topics = [Topic("q1", "heron reef", {"heron-reef": 1}), Topic("q2", "zzz", {"owl-barn": 1})]
 
     lexical = measure(index, topics)["lexical"]
 
@@ -157,7 +157,7 @@ def test_measuring_counts_a_perfect_and_a_hopeless_question(index: Index) -> Non
 
 def test_measuring_against_another_corpus_is_refused(index: Index) -> None:
     with pytest.raises(RetrievalError, match="another corpus"):
-        measure(index, [Topic("heron", {"no-such-document": 1})])
+        measure(index, [Topic("q1", "heron", {"no-such-document": 1})])
 
 
 def test_building_again_with_the_same_inputs_loads_no_model(
@@ -249,7 +249,7 @@ def test_documents_without_text_are_refused(tmp_path: Path, settings: BuildSetti
 
 def test_the_packaged_embedder_puts_like_near_like() -> None:
     folder = locate(PACKAGED)
-    vectors = open_embedder(folder, fingerprint(folder)).passages(
+    vectors = open_embedder(folder, model_hash(folder)).passages(
         ["A man is eating food.", "A man eats bread.", "Tax law of 1974."]
     )
 

@@ -39,7 +39,7 @@ def beir(folder: Path, *judgements: str) -> Path:
 def test_only_grades_above_0_are_relevant_and_only_such_queries_count(tmp_path: Path) -> None:
     folder = beir(tmp_path, "q1\td1\t2", "q1\td2\t-1", "q1\td3\t1", "q2\td1\t0")
 
-    assert read_topics(folder) == [Topic("red?", {"d1": 2, "d3": 1})]
+    assert read_topics(folder) == [Topic("q1", "red?", {"d1": 2, "d3": 1})]
 
 
 def test_bad_judgements_are_refused_with_every_line(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_bad_judgements_are_refused_with_every_line(tmp_path: Path) -> None:
     with pytest.raises(FileError) as refusal:
         read_topics(folder)
 
-    assert [line.split("test.tsv:")[1][:2] for line in str(refusal.value).splitlines()] == ["3:", "4:", "5:"]
+    assert [line.split("test.tsv:")[1][:2] for line in str(refusal.value).splitlines()] == ["3 ", "4 ", "5 "]
 
 
 def test_a_folder_without_judgements_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from train.holdout import held_out
 from train.overlap import check, read_texts
 from train.provenance import card, check_space, identify, is_finished, record_check
 from train.recipe import REPOSITORY, Recipe, read_recipe
+from train.tune import in_meaning
 
 if TYPE_CHECKING:
     from train.masking import Sample, Template
@@ -112,13 +113,15 @@ def without_leaks(
     """The rows whose question is in no test set, what the check found, and the rows it dropped; or a refusal."""
     if not recipe.check_against:
         return chats, "unchecked", ()
-    report = check(read_texts(recipe.data), [text for test in recipe.check_against for text in read_texts(test)])
+    tests = [text for test in recipe.check_against for text in read_texts(test)]
+    report = check(read_texts(recipe.data), tests, in_meaning(recipe.check_embedder))
     if recipe.leaks == "refuse":
         refuse_all(report.refusals())
     for note in report.notes():
         _say(f"note: {note}")
     leaked = report.leaked
-    return [chat for chat in chats if chat.where not in leaked], report.card(), leaked
+    card = {**report.card(), "compared_in_meaning": recipe.check_embedder or False}
+    return [chat for chat in chats if chat.where not in leaked], card, leaked
 
 
 def prepare(recipe: Recipe, chats: Sequence[Chat], template: "Template") -> Material:

@@ -196,7 +196,7 @@ def _write_words(adapter: Path, base: Path, out: Path, size: int) -> None:
     card = {
         "merged": {"adapter": str(adapter.resolve()), "weights": sha256(adapter / WEIGHTS), "base": str(base)},
         "adapter": read_json(adapter / CARD) if (adapter / CARD).exists() else "unknown",
-        "versions": versions(),
+        "versions": versions("torch", "safetensors"),
     }
     _write_json(out / CARD, card)
 

@@ -99,16 +99,16 @@ class Report:
         """`file:line` of each row that must not be trained on."""
         return tuple(dict.fromkeys(one.train.where for one in self.refused))
 
-    def refusals(self) -> list[str]:
+    def refusals(self, field: str = "messages") -> list[str]:
         """A sentence for each leaking row, with its surest pair."""
         return [
-            f"{where} messages: the question is in {said} - remove the row, or set leaks=drop"
+            f"{where} {field}: the question is in {said} - remove the row, or set leaks=drop"
             for where, said in _by_row(self.refused)
         ]
 
-    def notes(self) -> list[str]:
+    def notes(self, field: str = "messages") -> list[str]:
         """A sentence for each row that is listed only."""
-        return [f"{where} messages: the question resembles {said}" for where, said in _by_row(self.listed)]
+        return [f"{where} {field}: the question resembles {said}" for where, said in _by_row(self.listed)]
 
     def card(self) -> dict[str, Any]:
         """For `provenance.json`: pairs of each kind that was found, and on how many rows and questions."""

@@ -25,7 +25,7 @@ BASE_NAME: Final = "base_model_name_or_path"
 CHECKPOINTS: Final = "checkpoint-*.safetensors"
 PLACES: Final = ("name", "output", "model", "data", "continue_from")
 """Recipe keys that say where things are; what is in them is identified by hash."""
-HABITS: Final = ("checkpoint_every", "snapshots", "check_against", "leaks")
+HABITS: Final = ("checkpoint_every", "snapshots", "check_against", "check_embedder", "leaks")
 """Recipe keys that change nothing in the adapter, but for the rows that a check leaves out."""
 PACKAGES: Final = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "tokenizers")
 SPARE_BYTES: Final = 64 * 2**20
@@ -72,8 +72,8 @@ def _start(adapter: Path, settings: Mapping[str, Any], base: Mapping[str, str]) 
     return sha256(adapter / WEIGHTS)
 
 
-def is_finished(folder: Path, identity: Identity) -> bool:
-    """Whether `folder` already holds this very adapter; TrainError when it, or a training of its name, is another."""
+def is_finished(folder: Path, identity: Identity, what: str = "an adapter") -> bool:
+    """Whether `folder` already holds this very thing; TrainError when it, or a training of its name, is another."""
     if not folder.exists():
         started = unfinished(folder)
         if any(started.glob(CHECKPOINTS)):
@@ -81,7 +81,7 @@ def is_finished(folder: Path, identity: Identity) -> bool:
                 f"{started} holds the checkpoints of another training", _known(started / IDENTITY), identity
             )
         return False
-    _refuse_changes(f"{folder} holds an adapter made differently", _known(folder / CARD), identity)
+    _refuse_changes(f"{folder} holds {what} made differently", _known(folder / CARD), identity)
     return True
 
 
@@ -193,13 +193,13 @@ def card(
         "identity": asdict(identity),
         "overlap": overlap,
         **results,
-        "versions": versions(),
+        "versions": versions(*PACKAGES),
     }
 
 
-def versions() -> dict[str, str | None]:
-    """Of what has a part in the numbers."""
-    return {"python": python_version(), **{name: _version(name) for name in PACKAGES}}
+def versions(*packages: str) -> dict[str, str | None]:
+    """Those of Python and of these packages; None where one is not installed."""
+    return {"python": python_version(), **{name: _version(name) for name in packages}}
 
 
 def _version(package: str) -> str | None:

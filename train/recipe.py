@@ -75,6 +75,8 @@ class Recipe:
     """Test sets that must share no question with the data."""
     leaks: Literal["refuse", "drop"] = "refuse"
     """What to do with a row whose question is in one of them."""
+    check_embedder: str = ""
+    """An embedder (`all-MiniLM-L6-v2` is packaged, or a folder) that lists questions close in meaning; none refuses."""
 
     eval_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     """The share of rows held out for the evaluation loss; 0 holds out none."""
@@ -111,6 +113,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         output=(here / recipe.output).resolve(),
         continue_from=recipe.continue_from and (here / recipe.continue_from).resolve(),
         check_against=tuple((here / test).resolve() for test in recipe.check_against),
+        check_embedder=recipe.check_embedder and _folder_or_id(recipe.check_embedder, here),
     )
 
 
@@ -150,7 +153,9 @@ def _from_here(override: str) -> str:
         tests = yaml.safe_load(value)
         here = [str(Path(test).resolve()) for test in (tests if isinstance(tests, list) else [tests])]
         return f"{key}={json.dumps(here)}"
-    is_path = key in ("data", "output", "continue_from") or (key == "model" and Path(value).is_dir())
+    is_path = key in ("data", "output", "continue_from") or (
+        key in ("model", "check_embedder") and Path(value).is_dir()
+    )
     return f"{key}{equals}{Path(value).resolve()}" if is_path and equals else override
 
 

@@ -1,9 +1,9 @@
-"""Write a world as files: the corpus, disjoint splits of questions, and the settings that put them to the test.
+"""Write a world as files: the corpus, disjoint splits of questions, judgements, and the settings that put it to the test.
 
 The same seed writes the same files. Knows nothing of models; `python -m scripts.pocket.files --seed 0 --out out/demo/world`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -71,6 +71,12 @@ def question_rows(split: Split, world: World, seed: int) -> Iterator[dict[str, A
             yield _example(f"{split.name}-{number:03d}", question)
 
 
+def judgements(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The evidence of each question as a BEIR qrels file, so that search can be measured, and learnt, without answers."""
+    lines = [f"{row['id']}\t{document}\t1" for row in rows for document in row["evidence"]]
+    return "\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n"
+
+
 def _document(page: Entry | Notice) -> dict[str, Any]:
     row: dict[str, Any] = {"_id": page.id, "title": page.title, "text": page.text}
     return row | ({"domain": page.kind.domain, "year": page.year} if isinstance(page, Entry) else {"domain": "house"})
@@ -94,8 +100,14 @@ def write_world(seed: int, folder: Path) -> None:
     """Write everything the demo reads; `folder` is `out/NAME/world`, and NAME names its index and adapter too."""
     worlds = make_splits(seed)
     write_jsonl(folder / "corpus.jsonl", corpus_rows(worlds, seed))
-    for split in SPLITS:
-        write_jsonl(folder / f"{split.name}.jsonl", question_rows(split, worlds[split.name], seed))
+    questions = {split.name: list(question_rows(split, worlds[split.name], seed)) for split in SPLITS}
+    for name, rows in questions.items():
+        write_jsonl(folder / f"{name}.jsonl", rows)
+        write_atomically(folder / "qrels" / f"{name}.tsv", judgements(rows))
+    write_jsonl(
+        folder / "queries.jsonl",
+        ({"_id": row["id"], "text": row["question"]} for rows in questions.values() for row in rows),
+    )
     for template in sorted(SETTINGS.glob("*.yaml")):
         text = Template(template.read_text(encoding="utf-8")).substitute(name=folder.resolve().parent.name)
         write_atomically(folder / template.name, text)
