@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
-import yaml
 from pydantic import Field
 
 from retrieval.files import STRICT, read_text, read_yaml
@@ -18,6 +17,8 @@ from train.door import TrainError
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+PATHS: Final = ("data", "output", "continue_from")
+MODELS: Final = ("model", "check_embedder")
 MAX_LEARNING_RATE: Final = 5e-4
 NOT_SERVED: Final = {
     "use_dora": "DoRA's magnitudes",
@@ -97,7 +98,7 @@ class Recipe:
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in `path`; its paths are relative to it, those in `overrides` to the working folder."""
     _refuse_what_cannot_be_served(path, overrides)
-    recipe = read_yaml(path, Recipe, [_from_here(override) for override in overrides])
+    recipe = read_yaml(path, Recipe, [from_here(override, PATHS, MODELS) for override in overrides])
     here = path.resolve().parent
     name = recipe.name or path.stem + ("" if recipe.quantize == "none" else f"-{recipe.quantize}")
     if not NAME.fullmatch(name) or name == "base":
@@ -108,12 +109,12 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return replace(
         recipe,
         name=name,
-        model=_folder_or_id(recipe.model, here),
+        model=folder_or_id(recipe.model, here),
         data=(here / recipe.data).resolve(),
         output=(here / recipe.output).resolve(),
         continue_from=recipe.continue_from and (here / recipe.continue_from).resolve(),
         check_against=tuple((here / test).resolve() for test in recipe.check_against),
-        check_embedder=recipe.check_embedder and _folder_or_id(recipe.check_embedder, here),
+        check_embedder=recipe.check_embedder and folder_or_id(recipe.check_embedder, here),
     )
 
 
@@ -146,20 +147,17 @@ def default_learning_rate(hidden_size: int, model_type: str) -> float:
     return min(MAX_LEARNING_RATE, rate)
 
 
-def _from_here(override: str) -> str:
-    """Make a path on the command line absolute before the recipe's own folder can claim it."""
-    key, equals, value = override.partition("=")
-    if key == "check_against" and equals:
-        tests = yaml.safe_load(value)
-        here = [str(Path(test).resolve()) for test in (tests if isinstance(tests, list) else [tests])]
-        return f"{key}={json.dumps(here)}"
-    is_path = key in ("data", "output", "continue_from") or (
-        key in ("model", "check_embedder") and Path(value).is_dir()
-    )
-    return f"{key}{equals}{Path(value).resolve()}" if is_path and equals else override
+def from_here(override: str, paths: Sequence[str], models: Sequence[str]) -> str:
+    """Make paths on the command line absolute before the recipe's own folder can claim them; models may be ids."""
+    key, _, value = override.partition("=")
+    if key == "check_against":
+        tests = filter(None, (test.strip() for test in value.strip("[]").split(",")))
+        return f"{key}={json.dumps([str(Path(test).resolve()) for test in tests])}"
+    is_path = key in paths or (key in models and Path(value).is_dir())
+    return f"{key}={Path(value).resolve()}" if is_path and value not in ("", "null") else override
 
 
-def _folder_or_id(model: str, here: Path) -> str:
+def folder_or_id(model: str, here: Path) -> str:
     """`./x`, `../x`, `/x` and folders that exist are paths; everything else is a model id."""
     folder = (here / model).resolve()
     return str(folder) if model.startswith((".", "/")) or folder.is_dir() else model

@@ -3,7 +3,6 @@
 Knows nothing of torch or how training is done.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,13 @@ from pydantic import Field
 
 from retrieval.files import STRICT, read_yaml
 from train.door import TrainError
-from train.recipe import NAME, REPOSITORY
+from train.recipe import NAME, REPOSITORY, folder_or_id, from_here
 
 PACKAGED: Final = "all-MiniLM-L6-v2"
 """The name of the embedder that is installed with this project; any other is a folder or a fetched model id."""
 PATHS: Final = ("data", "qrels", "output")
 MODELS: Final = ("model", "miner", "check_embedder")
-PLACES: Final = ("name", "check_against", *PATHS, *MODELS)
+PLACES: Final = ("name", "check_against", "leaks", *PATHS, *MODELS)
 """Recipe keys that say where things are; what is in them is identified by hash, or changes nothing."""
 
 R = TypeVar("R", bound="RetrievalRecipe")
@@ -77,14 +76,14 @@ class RerankerRecipe(RetrievalRecipe):
 
 def read_recipe(kind: type[R], path: Path, overrides: Sequence[str] = ()) -> R:
     """The recipe in `path`; its paths are relative to it, those in `overrides` to the working folder."""
-    recipe = read_yaml(path, kind, [_from_here(override) for override in overrides])
+    recipe = read_yaml(path, kind, [from_here(override, PATHS, MODELS) for override in overrides])
     here = path.resolve().parent
     name = recipe.name or path.stem
     if not NAME.fullmatch(name):
         raise TrainError(f"{path}: name: {name!r} names no folder: use lower-case letters, digits and ._- (at most 64)")
     data = (here / recipe.data).resolve()
     named = {key: getattr(recipe, key, "") for key in MODELS}
-    models: dict[str, Any] = {key: _folder_or_id(name, here) for key, name in named.items() if name}
+    models: dict[str, Any] = {key: folder_or_id(name, here) for key, name in named.items() if name}
     return replace(
         recipe,
         name=name,
@@ -94,18 +93,3 @@ def read_recipe(kind: type[R], path: Path, overrides: Sequence[str] = ()) -> R:
         check_against=tuple((here / test).resolve() for test in recipe.check_against),
         **models,
     )
-
-
-def _from_here(override: str) -> str:
-    """Make a path on the command line absolute before the recipe's own folder can claim it."""
-    key, equals, value = override.partition("=")
-    if key == "check_against":
-        tests = filter(None, (test.strip() for test in value.strip("[]").split(",")))
-        return f"{key}={json.dumps([str(Path(test).resolve()) for test in tests])}"
-    is_path = key in PATHS or (key in MODELS and Path(value).is_dir())
-    return f"{key}{equals}{Path(value).resolve()}" if is_path and equals else override
-
-
-def _folder_or_id(model: str, here: Path) -> str:
-    folder = (here / model).resolve()
-    return str(folder) if model.startswith((".", "/")) or folder.is_dir() else model

@@ -20,7 +20,7 @@ from train.chat import refuse_all
 from train.door import TrainError, refuse
 from train.judged import CORPUS, QUERIES, Judged, Question, draw, read_judged, read_tests
 from train.overlap import Embedder, Text, check
-from train.provenance import CARD, Identity, is_finished, unfinished, versions
+from train.provenance import CARD, Identity, is_finished, record_check, unfinished, versions
 from train.retrieval_recipe import PACKAGED, PLACES, RetrievalRecipe, read_recipe
 
 
@@ -96,11 +96,12 @@ def run(door: Door, recipe: RetrievalRecipe) -> str:
     )
     base, miner = find_encoder(recipe.model), find_encoder(getattr(recipe, "miner", recipe.model))
     folder = recipe.output / recipe.name
-    identity = identify(recipe, base, miner, files)
-    if is_finished(folder, identity, article(door.noun)):
-        return f"{folder} is already made from this recipe, data and model: nothing left to do. {door.use(folder)}"
     judged = read_judged(recipe.data, recipe.qrels)
     questions, overlap, leaked = _without_leaks(recipe, judged.questions)
+    identity = identify(recipe, base, miner, files[:3], leaked)
+    if is_finished(folder, identity, article(door.noun)):
+        record_check(folder, overlap)
+        return f"{folder} is already made from this recipe, data and model: nothing left to do. {door.use(folder)}"
     _check_size(recipe, judged)
     _check_space(folder, base)
     lesson = Lesson(
@@ -150,16 +151,17 @@ def in_meaning(embedder: str) -> Embedder | None:
     return unit_vectors(folder)
 
 
-def identify(recipe: RetrievalRecipe, base: Path, miner: Path, files: Sequence[Path]) -> Identity:
+def identify(
+    recipe: RetrievalRecipe, base: Path, miner: Path, files: Sequence[Path], leaked: Sequence[str]
+) -> Identity:
     """Hash everything that determines the model. The hash of the base is the one that an index's manifest has."""
     settings = {key: value for key, value in asdict(recipe).items() if key not in PLACES}
-    learnt, tests = files[:3], files[3:]
     return Identity(
         recipe=settings,
         base={"model": model_hash(base), "miner": model_hash(miner)},
-        data=hashlib.sha256("".join(map(sha256, learnt)).encode()).hexdigest(),
+        data=hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest(),
         start=None,
-        tests=[sha256(test) for test in tests],
+        left_out=[where.rpartition(":")[2] for where in leaked],
     )
 
 
