@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 
 from safetensors import safe_open
+from tqdm import tqdm
 
 import train.fit  # noqa: F401 (so that a fork has torch already: an import takes longer than a training here)
 from retrieval.console import Parser
@@ -47,6 +48,7 @@ def check(recipe: Sequence[str], folder: Path, kills: int, seed: int = 0) -> Tal
     expected = (folder / "whole" / WEIGHTS).read_bytes()
     workshop = unfinished(folder / "killed")
     killed = finished = resumed = read = 0
+    bar = tqdm(total=kills, desc="kills", unit="kill", disable=None)
     while killed < kills or workshop.exists():
         child = start([*recipe, f"output={folder}", "name=killed", "checkpoint_every=1"])
         ended = wait(child, random.uniform(0.2, 1.0) * usual if killed < kills else None)
@@ -54,6 +56,7 @@ def check(recipe: Sequence[str], folder: Path, kills: int, seed: int = 0) -> Tal
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             killed += 1
+            bar.update()
             found = files(workshop)
             for file in found:
                 with safe_open(file, "pt") as tensors:
@@ -67,6 +70,7 @@ def check(recipe: Sequence[str], folder: Path, kills: int, seed: int = 0) -> Tal
             shutil.rmtree(workshop, ignore_errors=True)
         else:
             assert ended is None, f"the training failed after {killed} kills"
+    bar.close()
     return Tally(killed, finished, resumed, read)
 
 
