@@ -162,9 +162,14 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not equals:
         raise FileError(f"{override!r} on the command line is not key=value")
     *outer, last = key.split(".")
-    for name in outer:
-        data = data.setdefault(name, {})
-    data[last] = yaml.safe_load(value)
+    try:
+        for name in outer:
+            data = data.setdefault(name, {})
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise FileError(f"{override!r} on the command line: the value is no YAML; put it in quotes") from None
+    except (AttributeError, TypeError):
+        raise FileError(f"{override!r} on the command line: {'.'.join(outer)} holds no other keys") from None
 
 
 def _sentence(path: Path, root: yaml.Node | None, kind: type, problem: Any) -> str:

@@ -29,6 +29,7 @@ def main() -> int:
             options.model,
             revision=options.revision,
             allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer*"],
+            ignore_patterns=["consolidated*"],  # the same weights once more, in another layout
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         print(

@@ -92,7 +92,7 @@ def _always(retriever: Retriever) -> Finder:
 def _raft(asking: Asking, settings: RaftSettings) -> Finder:
     source, examples = asking.stack.retrievers[settings.retriever], asking.task.examples
     most = max(len(example.evidence) for example in examples)
-    others = Others(open_retriever(replace(source, k=settings.distractors + most + SPARE)))
+    others = Others(open_retriever(replace(source, rerank=None, k=settings.distractors + most + SPARE)))
     absent = without_evidence(examples, settings)
     return lambda example: Raft(
         evidence=_evidence(asking.task, example),

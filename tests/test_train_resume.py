@@ -6,19 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tests.test_train_run import run, train
 from train import checkpoint
+from train.adapter import Workshop
 from train.base import check_it_can_be_served
 from train.checkpoint import Checkpoint, Progress, newest, save
 from train.door import TrainError
 from train.lora import main
-from train.memory import largest_that_fits
+from train.memory import largest_that_fits, told_when_full
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "train" / "lora.py"
@@ -168,10 +171,9 @@ def test_an_adapter_can_be_continued_from(world: Path, capsys: pytest.CaptureFix
 def test_the_budget_is_halved_until_it_fits(limit: int) -> None:
     tried: list[int] = []
 
-    def attempt(tokens: int) -> None:
+    def attempt(tokens: int) -> bool:
         tried.append(tokens)
-        if tokens > limit:
-            raise torch.OutOfMemoryError
+        return tokens <= limit
 
     fits = largest_that_fits(attempt, most=1600, least=50)
 
@@ -180,15 +182,74 @@ def test_the_budget_is_halved_until_it_fits(limit: int) -> None:
 
 
 def test_a_row_that_does_not_fit_says_who_holds_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho '4242, /usr/bin/python, 20000 MiB'\n")
+    lines = ("4242, /usr/bin/python, 20000 MiB", f"{os.getpid()}, ourselves, 9 MiB", "No devices were found")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    def attempt(_: int) -> None:
+    said = r"process 4242 \(/usr/bin/python\) holds 20000 MiB of the GPU\. Set"
+    with pytest.raises(TrainError, match=f"has 900: {said}"):
+        largest_that_fits(lambda _: False, most=1600, least=900)
+    with pytest.raises(TrainError, match=f"the GPU's memory is full: {said}"), told_when_full():
         raise torch.OutOfMemoryError
 
-    with pytest.raises(TrainError, match=r"has 900: process 4242 \(/usr/bin/python\) holds 20000 MiB of the GPU\. Set"):
-        largest_that_fits(attempt, most=1600, least=900)
+
+def test_one_name_is_trained_by_one_process(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--config", str(world / "tiny.yaml"), "name=twice", "epochs=1"]
+    workshop = Workshop(world / "adapters" / "twice", {}, "", lambda results: results)
+
+    with workshop.locked():
+        assert main(settings) == 1
+
+    assert "twice is being trained by another process: wait for it" in capsys.readouterr().err
+    assert main(settings) == 0
+
+
+def test_a_training_whose_launcher_was_killed_stops_after_its_step(world: Path) -> None:
+    launch = [str(Path(sys.executable).parent / "accelerate"), "launch", "--num_processes", "1"]
+    settings = ["--config", str(world / "tiny.yaml"), "name=orphan", "epochs=2000"]
+    workshop = Workshop(world / "adapters" / "orphan", {}, "", lambda results: results)
+    log = workshop.unfinished / "log.jsonl"
+    launcher = subprocess.Popen(
+        [*launch, str(ROOT / "train" / "lora.py"), *settings], env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    _until(lambda: log.exists() and len(log.read_text().splitlines()) > 2)
+
+    launcher.terminate()
+    launcher.wait()
+
+    _until(lambda: _is_free(workshop))
+    assert newest(workshop.unfinished) is not None
+
+
+def _is_free(workshop: Workshop) -> bool:
+    try:
+        with workshop.locked():
+            return True
+    except TrainError:
+        return False
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_an_adapter_that_cannot_be_written_is_a_sentence_and_its_checkpoints_stay(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--config", str(world / "tiny.yaml"), "name=full", "epochs=1"]
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("train.adapter.save_file", full)
+        assert main(settings) == 1
+    assert "full cannot be written (No space left on device): free some space" in capsys.readouterr().err
+    assert main(settings) == 0
 
 
 def test_a_base_that_the_server_could_not_load_is_refused(world: Path) -> None:

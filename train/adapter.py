@@ -3,21 +3,26 @@
 Both are whole or not there at all. Knows nothing of how an adapter is trained.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from peft import LoraConfig, get_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from retrieval.files import write_atomically, write_jsonl
 from train.checkpoint import Checkpoint, last_progress, newest, whole
+from train.door import TrainError
 from train.provenance import CARD, IDENTITY, WEIGHTS, unfinished
 
 LOG: Final = "log.jsonl"
@@ -58,11 +63,28 @@ class Workshop:
         """Hidden, so that no one takes it for an adapter."""
         return unfinished(self.folder)
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While this is open, no other process trains an adapter of this name; TrainError when one does already."""
+        self.unfinished.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.unfinished, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainError(
+                    f"{self.folder} is being trained by another process: wait for it, or choose another name=..."
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
     def open(self) -> None:
         """Ready for this training: as the same one left it, with a log up to the checkpoint, or else empty."""
         held = last_progress(self.unfinished) if (self.unfinished / IDENTITY).exists() else None
         if held is None:
-            shutil.rmtree(self.unfinished, ignore_errors=True)
+            for entry in self.unfinished.glob("*"):  # the folder itself is what is locked
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             write_atomically(self.unfinished / IDENTITY, json.dumps({"identity": self.identity}, indent=2) + "\n")
         else:
             entries = [entry for entry in _entries(self.unfinished / LOG) if entry["step"] <= held.step]
@@ -78,7 +100,19 @@ class Workshop:
             file.write(json.dumps(entry) + "\n")
 
     def keep(self, adapter: Adapter, results: Mapping[str, Any], suffix: str) -> None:
-        """Write the folder named so, whole or not at all; without a suffix the work is done and the workshop goes."""
+        """Write the folder named so, whole or not at all; without a suffix the work is done and the workshop goes.
+
+        TrainError when it cannot be written; the checkpoints are still there then.
+        """
+        try:
+            self._keep(adapter, results, suffix)
+        except (SafetensorError, OSError) as error:  # the first is how safetensors says that it cannot write
+            raise TrainError(
+                f"{self.folder}{suffix} cannot be written ({error}): free some space; the same command goes on from "
+                "the last checkpoint"
+            ) from error
+
+    def _keep(self, adapter: Adapter, results: Mapping[str, Any], suffix: str) -> None:
         folder = self.folder.with_name(self.folder.name + suffix)
         beside = self.unfinished / folder.name
         shutil.rmtree(beside, ignore_errors=True)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from train.door import TrainError
 
@@ -26,9 +26,8 @@ tokens (8 heads of 32) take 8 ms of one core instead of 16; at 1024 they lose. T
 
 
 def register() -> None:
-    """Make PACKED a legal `attn_implementation`, and keep transformers from building a mask for it."""
+    """Make PACKED a legal `attn_implementation`; for one that it does not know, transformers builds no mask."""
     AttentionInterface.register(PACKED, packed_attention)
-    AttentionMaskInterface.register(PACKED, lambda *_, **__: None)
 
 
 def packed_attention(

@@ -75,6 +75,8 @@ def _refusals(config: Mapping[str, Any], recipe: Recipe) -> Iterator[str]:
         yield "reads pictures or sound; only text models can be trained here"
     if any(config.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts")):
         yield "is a mixture of experts; their routers and experts take no LoRA that vLLM loads, so use a dense model"
+    if not config.get("hidden_size"):
+        yield "has no hidden_size in its config.json, so its layers are not those of the decoders trained here"
     limit = config.get("max_position_embeddings")
     if limit and recipe.max_length > limit:
         yield f"reads at most {limit} tokens, but max_length is {recipe.max_length}: set max_length={limit} or less"

@@ -165,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.show or options.max_length) and not options.model:
         parser.error("--show and --max-length need --model: what is trained depends on the model's template")
+    if options.show < 0 or options.max_length == 0 or (options.max_length or 1) < 0:
+        parser.error("--show and --max-length count samples and tokens: give positive numbers")
     try:
         print("\n".join(_report(options)))
     except (TrainError, FileError) as error:

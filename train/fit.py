@@ -5,7 +5,6 @@ Knows nothing of files of chats, or of where samples come from and adapters go.
 
 import math
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from train.base import check_it_can_be_served, read_config
 from train.checkpoint import Checkpoint, Progress, asked_to_stop, capture, restore, save, whole
 from train.door import TrainError
 from train.masking import Sample
-from train.memory import largest_that_fits
+from train.memory import device_name, largest_that_fits, peak_gib, told_when_full
 from train.model import (
     Learner,
     add_adapter,
@@ -78,12 +77,18 @@ class Trainer:
 def fit(job: Job) -> dict[str, Any]:
     """Train an adapter, from the workshop's newest checkpoint if it has one, and publish it; returns what was measured.
 
-    Raises TrainError on a loss that is not a number, on layers that do not move, and when it was asked to stop.
+    Raises TrainError on a loss that is not a number, on layers that do not move, on a full GPU, and when asked to stop.
     """
+    with told_when_full():
+        return _fit(job, os.getppid())
+
+
+def _fit(job: Job, parent: int) -> dict[str, Any]:
     recipe, trainer = job.recipe, set_up(job.recipe, job.base)
     main = trainer.accelerator.is_main_process
     progress = begin(trainer, job)
-    budget = Budget(pack=progress.pack, step=recipe.tokens_per_step)
+    # Whole packs of the recipe's size: where they had to be halved, a step has twice as many and not one more.
+    budget = Budget(pack=progress.pack, step=recipe.tokens_per_step - recipe.tokens_per_step % recipe.max_length)
     _refuse_idle_processes(budget, trainer.accelerator.num_processes)
     plan = list(steps([len(sample.tokens) for sample in job.training], budget, recipe.epochs, recipe.seed))
     snapshots = {round(len(plan) * i / (recipe.snapshots + 1)) for i in range(1, recipe.snapshots + 1)}
@@ -97,12 +102,15 @@ def fit(job: Job) -> dict[str, Any]:
             bar.set_postfix_str(f"loss {progress.train_loss:.3f}, {progress.tokens_per_second:,.0f} tokens/s")
             if progress.step in snapshots:
                 publish(trainer, job, progress, f".s{progress.step:05d}")
-            stop = _any_process(trainer, asked())
+            # `accelerate launch` dies of a polite kill without passing it on.
+            stop = _any_process(trainer, asked() or (launched() and os.getppid() != parent))
+            saved = False
             if stop or progress.step % recipe.checkpoint_every == 0 or progress.step == len(plan):
-                _save(trainer, job, progress)
+                saved = _save(trainer, job, progress)
             if stop:
+                where = "there" if saved else "the checkpoint before, since this one could not be written"
                 raise TrainError(
-                    f"stopped at step {progress.step} of {len(plan)}, as asked; the same command goes on from there"
+                    f"stopped at step {progress.step} of {len(plan)}, as asked; the same command goes on from {where}"
                 )
     return publish(trainer, job, progress, "")
 
@@ -139,10 +147,14 @@ def _groups(learner: nn.Module, ratio: float) -> list[dict[str, Any]]:
 
 def use_every_core(device: torch.device) -> None:
     """Undo OMP_NUM_THREADS=1, which `accelerate launch` sets without a GPU: all cores but one would idle."""
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
+    if device.type == "cpu" and launched() and os.environ.get("OMP_NUM_THREADS") == "1":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+
+
+def launched() -> bool:
+    """Whether `accelerate launch` started this process."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ
 
 
 def begin(trainer: Trainer, job: Job) -> Progress:
@@ -162,19 +174,30 @@ def begin(trainer: Trainer, job: Job) -> Progress:
 def _probe(trainer: Trainer, job: Job) -> int:
     """How many tokens a pack may hold: what the recipe says, or a half or a quarter of it if the GPU takes no more.
 
-    A step holds twice or four times as many packs then, so what is learnt does not change.
+    A step holds twice or four times as many packs then, and so as many tokens as before.
     """
     accelerator = trainer.accelerator
     if accelerator.device.type == "cpu":
         return job.recipe.max_length
     longest = max(len(sample.tokens) for sample in [*job.training, *job.held_out])
 
-    def attempt(tokens: int) -> None:
-        trainer.learner(batch([filler(tokens)], accelerator.device)).backward()
+    def attempt(tokens: int) -> bool:
+        full = False
+        try:
+            # Without synchronising: a process that runs out would leave the others waiting for its gradients.
+            with accelerator.no_sync(trainer.learner):
+                trainer.learner(batch([filler(tokens)], accelerator.device)).backward()
+                moments = [torch.empty_like(matrix) for matrix in trainable(trainer.model).values() for _ in range(2)]
+                del moments  # AdamW's, which come with the first step
+        except torch.OutOfMemoryError:
+            full = True
         trainer.optimizer.zero_grad()
+        full = _any_process(trainer, full)
+        if full and accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return not full
 
-    fits = largest_that_fits(attempt, job.recipe.max_length, longest)
-    return int(-_largest(accelerator, -fits))
+    return largest_that_fits(attempt, job.recipe.max_length, longest)
 
 
 def _largest(accelerator: Accelerator, value: float) -> float:
@@ -236,7 +259,7 @@ def step(trainer: Trainer, packs: Packs, rate: float) -> tuple[float, float]:
     losses = accumulate_gradients(trainer, mine, total)
     norm = whole(torch.as_tensor(accelerator.clip_grad_norm_(trainer.learner.parameters(), CLIP)))
     both = torch.stack([accelerator.reduce(losses.sum(), "sum") / total, norm.to(losses.device)])
-    loss, norm = both.tolist()  # the one moment in a step in which Python waits for the device
+    loss, norm = both.tolist()  # once a step, not once a pack, does Python wait for what the device computes
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainError(_blame(packs, mine, losses))
     for group in trainer.optimizer.param_groups:
@@ -312,8 +335,8 @@ def publish(trainer: Trainer, job: Job, progress: Progress, suffix: str) -> dict
         "held_out_rows": len(job.held_out),
         "eval_loss_before": progress.eval_loss_before,
         "eval_loss": after,
-        "peak_gib": round(_peak_gib(trainer.accelerator.device), 2),
-        "device": _device_name(trainer.accelerator.device),
+        "peak_gib": round(peak_gib(trainer.accelerator.device), 2),
+        "device": device_name(trainer.accelerator.device),
     }
     _log(trainer, job, {"step": progress.step, "eval_loss": after})
     if trainer.accelerator.is_main_process:
@@ -346,27 +369,21 @@ def learning_rate_at(step: int, total: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm + 1)))
 
 
-def _save(trainer: Trainer, job: Job, progress: Progress) -> None:
-    """Keep a checkpoint; on a full disk say so and go on, since the next one may find room."""
+def _save(trainer: Trainer, job: Job, progress: Progress) -> bool:
+    """Keep a checkpoint; on a full disk say so and go on, since the next one may find room. Whether it is kept."""
     tensors = capture(trainable(trainer.model), trainer.optimizer)
     if trainer.accelerator.is_main_process:
         try:
             save(job.workshop.unfinished, Checkpoint(progress, tensors))
         except OSError as error:
             tqdm.write(f"no checkpoint at step {progress.step}: {error}; training goes on", file=sys.stderr)
+            return False
+    return True
 
 
 def _log(trainer: Trainer, job: Job, entry: Mapping[str, Any]) -> None:
     if trainer.accelerator.is_main_process:
-        job.workshop.log(entry)
-
-
-def _peak_gib(device: torch.device) -> float:
-    """The most memory this process held: on the GPU, or of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+        try:
+            job.workshop.log(entry)
+        except OSError as error:
+            tqdm.write(f"a line of the log is lost: {error}; training goes on", file=sys.stderr)

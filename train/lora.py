@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -101,9 +102,9 @@ def run(recipe: Recipe) -> None:
         return card(recipe, identity, base, overlap, {**results, "dropped_rows": [*leaked, *material.dropped]})
 
     workshop = Workshop(folder, asdict(identity), template.tokenizer.chat_template, describe)
-    results = fit(
-        Job(recipe=recipe, base=base, training=material.training, held_out=material.held_out, workshop=workshop)
-    )
+    job = Job(recipe=recipe, base=base, training=material.training, held_out=material.held_out, workshop=workshop)
+    with workshop.locked() if _is_first() else nullcontext():
+        results = fit(job)
     _say(f"{_summary(folder, results)}\n{_how_to_serve(recipe)}")
 
 
@@ -137,6 +138,11 @@ def prepare(recipe: Recipe, chats: Sequence[Chat], template: "Template") -> Mate
     kept = [sample for sample in samples if len(sample.tokens) <= recipe.max_length]
     out = held_out([groups[sample.where] for sample in kept], recipe.eval_fraction, recipe.seed)
     training = tuple(sample for i, sample in enumerate(kept) if i not in out)
+    if len(kept) < len(samples):
+        _say(
+            f"note: {len(samples) - len(kept)} of {len(samples)} rows are left out, being longer than "
+            f"{recipe.max_length} tokens"
+        )
     if not training:
         raise TrainError(
             f"{recipe.data}: no row is left to train on; add rows, raise max_length or lower eval_fraction"
@@ -170,8 +176,12 @@ def _how_to_serve(recipe: Recipe) -> str:
 
 def _say(text: str) -> None:
     """One of several processes speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first():
         print(text)
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

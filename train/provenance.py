@@ -64,6 +64,8 @@ def identify(recipe: Recipe, base: Path, leaked: Sequence[str] = ()) -> Identity
 
 def _start(adapter: Path, settings: Mapping[str, Any], base: Mapping[str, str]) -> str:
     """The hash of the weights to continue from; TrainError where their numbers would mean something else here."""
+    if not (adapter / CARD).is_file():
+        raise TrainError(f"continue_from: {adapter} is no adapter that was trained here (it has no {CARD})")
     known = _known(adapter / CARD)
     wrong = _other_settings(known["recipe"], settings, ("rank", "alpha", "rslora"))
     wrong += ["another base model"] if known["base"] != base else []

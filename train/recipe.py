@@ -66,7 +66,7 @@ class Recipe:
     max_length: Annotated[int, Field(ge=8)] = 4096
     """Tokens in one pack (a forward pass), and so in the longest row."""
     tokens_per_step: Annotated[int, Field(ge=8)] = 8192
-    """Tokens in one optimiser step, over all packs and processes."""
+    """Tokens in one optimiser step, over all packs and processes; whole packs of `max_length`, as many as fit."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """What to do with a row longer than `max_length`. Nothing is ever cut."""
 
@@ -93,6 +93,14 @@ class Recipe:
                 f"tokens_per_step ({self.tokens_per_step}) is less than max_length ({self.max_length}): "
                 "a step holds at least one pack, so raise the first or lower the second"
             )
+        refuse_idle_checks(self.check_against, self.check_embedder, self.leaks)
+
+
+def refuse_idle_checks(check_against: Sequence[Path], check_embedder: str, leaks: str) -> None:
+    """ValueError where a recipe says how to check its data, but not against what."""
+    if not check_against and (check_embedder or leaks != "refuse"):
+        key = "check_embedder" if check_embedder else "leaks"
+        raise ValueError(f"{key} is set, but there is nothing to check: name test sets in check_against")
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -154,7 +162,7 @@ def from_here(override: str, paths: Sequence[str], models: Sequence[str]) -> str
         tests = filter(None, (test.strip() for test in value.strip("[]").split(",")))
         return f"{key}={json.dumps([str(Path(test).resolve()) for test in tests])}"
     is_path = key in paths or (key in models and Path(value).is_dir())
-    return f"{key}={Path(value).resolve()}" if is_path and value not in ("", "null") else override
+    return f"{key}={json.dumps(str(Path(value).resolve()))}" if is_path and value not in ("", "null") else override
 
 
 def folder_or_id(model: str, here: Path) -> str:

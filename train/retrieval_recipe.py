@@ -12,7 +12,7 @@ from pydantic import Field
 
 from retrieval.files import STRICT, read_yaml
 from train.door import TrainError
-from train.recipe import NAME, REPOSITORY, folder_or_id, from_here
+from train.recipe import NAME, REPOSITORY, folder_or_id, from_here, refuse_idle_checks
 
 PACKAGED: Final = "all-MiniLM-L6-v2"
 """The name of the embedder that is installed with this project; any other is a folder or a fetched model id."""
@@ -62,6 +62,9 @@ class RetrievalRecipe:
     """What to do with a question that is in one of them."""
     check_embedder: str = ""
     """An embedder that lists questions close in meaning; none refuses."""
+
+    def __post_init__(self) -> None:
+        refuse_idle_checks(self.check_against, self.check_embedder, self.leaks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from retrieval.console import Parser, stop_politely
 from retrieval.files import FileError, flush, model_hash, write_atomically
 from train.base import find_base, revision, sha256
@@ -20,7 +22,7 @@ from train.chat import refuse_all
 from train.door import TrainError, refuse
 from train.judged import CORPUS, QUERIES, Judged, Question, draw, read_judged, read_tests
 from train.overlap import Embedder, Text, check
-from train.provenance import CARD, Identity, is_finished, record_check, unfinished, versions
+from train.provenance import CARD, SPARE_BYTES, Identity, check_room, is_finished, record_check, unfinished, versions
 from train.retrieval_recipe import PACKAGED, PLACES, RetrievalRecipe, read_recipe
 
 
@@ -78,7 +80,7 @@ def _parser(door: Door) -> Parser:
     parser = Parser(
         prog=f"python -m train.{door.noun}",
         description=f"Train {article(door.noun)} on questions and their relevant documents. Keys: {keys}.",
-        epilog=f"example: python -m train.{door.noun} name=handbook data=beir/handbook epochs=2",
+        epilog=f"example: python -m train.{door.noun} data=hb check_against=hb/qrels/test.tsv",
     )
     parser.add_argument(
         "--config", type=Path, default=door.default, metavar="FILE", help="the recipe (default: the demo's)"
@@ -103,7 +105,8 @@ def run(door: Door, recipe: RetrievalRecipe) -> str:
         record_check(folder, overlap)
         return f"{folder} is already made from this recipe, data and model: nothing left to do. {door.use(folder)}"
     _check_size(recipe, judged)
-    _check_space(folder, base)
+    size = sum(file.stat().st_size for file in base.rglob("*") if file.is_file())
+    check_room(folder, SPARE_BYTES + 2 * size, "the model", "set output=...")
     lesson = Lesson(
         recipe=recipe,
         base=base,
@@ -194,16 +197,6 @@ def _check_size(recipe: RetrievalRecipe, judged: Judged) -> None:
         )
 
 
-def _check_space(folder: Path, base: Path) -> None:
-    needed = 64 * 2**20 + 2 * sum(file.stat().st_size for file in base.rglob("*") if file.is_file())
-    free = shutil.disk_usage(next(parent for parent in folder.parents if parent.exists())).free
-    if free < needed:
-        raise TrainError(
-            f"{folder}: {free / 2**20:,.0f} MiB are free there and {needed / 2**20:,.0f} are needed: "
-            "free some space or set output=..."
-        )
-
-
 def keep(folder: Path, save: Callable[[Path], None], card: Mapping[str, Any]) -> None:
     """Write the folder whole or not at all. Its card has the model's own hash: an index made with it has the same."""
     beside = unfinished(folder)
@@ -219,10 +212,8 @@ def keep(folder: Path, save: Callable[[Path], None], card: Mapping[str, Any]) ->
             flush(entry)
         beside.rename(folder)
         flush(folder.parent)
-    except OSError as error:
-        raise FileError(
-            f"{folder}: cannot be written: {error.strerror or error}. Free some space or set output=..."
-        ) from error
+    except (SafetensorError, OSError) as error:  # the first is how safetensors says that it cannot write
+        raise TrainError(f"{folder}: cannot be written: {error}. Free some space or set output=...") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
