@@ -71,13 +71,13 @@ def planned(cell: Combination, examples: tuple[Example, ...]) -> tuple[Example, 
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One program at a time: two would ask the same questions twice. A death releases the lock."""
+def locked(folder: Path) -> Iterator[int]:
+    """One program at a time: two would do the same work twice. A death releases the lock, which is the file yielded."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield handle
     except BlockingIOError:
         raise RunError(f"{folder}: another run is writing here; wait for it, or choose another --out") from None
     finally:

@@ -28,7 +28,6 @@ def pareto(rows: Sequence[Row]) -> list[Row]:
 def scatter(rows: Sequence[Row], baseline: str, size: tuple[int, int]) -> str:
     """Score over tokens per answer (log scale) with the Pareto line; its points bear the rank of their row."""
     import altair as alt
-    import vl_convert
 
     tokens = [row.tokens for row in ranked(rows)]
     chart = alt.Chart(alt.InlineData(values=_points(rows, baseline))).encode(
@@ -52,7 +51,14 @@ def scatter(rows: Sequence[Row], baseline: str, size: tuple[int, int]) -> str:
         chart.mark_text(dx=-6, dy=-8, align="right", color="var(--ink)", fontSize=12).encode(text="rank:N"),
         chart.mark_text(dx=8, dy=9, align="left", color="var(--ink)", fontSize=12).encode(text="name:N"),
     )
-    drawn = layers.properties(width=size[0] - 70, height=size[1] - 60).configure(**STYLE)
+    return to_svg(layers, size)
+
+
+def to_svg(chart: Any, size: tuple[int, int]) -> str:
+    """A chart in the page's colours, as a picture of this size; a mark's description is shown on hover."""
+    import vl_convert
+
+    drawn = chart.properties(width=size[0] - 70, height=size[1] - 60).configure(**STYLE)
     return _titled(vl_convert.vegalite_to_svg(drawn.to_dict()))
 
 

@@ -9,11 +9,14 @@ import pytest
 import Stemmer
 from bm25s.stopwords import STOPWORDS_EN
 
+from eval.grid import load_grid
 from retrieval.passage import Hit, Passage, Query
 from scripts.pocket.files import SPLITS, make_splits, write_world
+from scripts.pocket.general import ASKED
 from scripts.pocket.lessons import lessons, user_turn
 from scripts.pocket.notices import NOTICES
 from scripts.pocket.world import Entry, World
+from scripts.sweep.variants import read_variants
 from serve.strategies import layout
 
 
@@ -94,6 +97,20 @@ def test_the_same_seed_writes_the_same_files(tmp_path) -> None:
 
     for file in sorted((tmp_path / "a" / "world").glob("*.jsonl")):
         assert file.read_text() == (tmp_path / "b" / "world" / file.name).read_text()
+
+
+def test_a_sweep_of_the_world_can_be_read_and_what_it_watches_is_not_trained_on(tmp_path) -> None:
+    world = tmp_path / "out" / "demo-2" / "world"
+    write_world(2, world)
+
+    grids = [load_grid(world / f"{name}_grid.yaml") for name in ("dev", "general")]
+    variants, problems = read_variants(world / "curve.yaml")
+
+    asked = [{example.question for example in grid.task.examples} for grid in grids]
+    trained = {json.loads(line)["question"] for line in (world / "train.jsonl").read_text().splitlines()}
+    assert (problems, variants[-1].name) == ([], "demo-2-curve.rows-all")
+    assert len(grids[1].task.examples) == 2 * ASKED
+    assert not trained & (asked[0] | asked[1])
 
 
 def test_the_model_was_taught_no_fact_of_the_demo_and_not_its_format() -> None:

@@ -20,7 +20,7 @@ from retrieval.files import FileError
 from train.base import check_base, find_base, read_config
 from train.chat import Chat, read_chats, refuse_all
 from train.door import TrainError, refuse
-from train.holdout import held_out
+from train.holdout import drawn, held_out
 from train.overlap import check, read_texts
 from train.provenance import card, check_space, identify, is_finished, record_check
 from train.recipe import REPOSITORY, Recipe, read_recipe
@@ -136,16 +136,21 @@ def prepare(recipe: Recipe, chats: Sequence[Chat], template: "Template") -> Mate
         _say(f"note: {note}")
     groups = {chat.where: chat.group for chat in chats}
     kept = [sample for sample in samples if len(sample.tokens) <= recipe.max_length]
-    out = held_out([groups[sample.where] for sample in kept], recipe.eval_fraction, recipe.seed)
-    training = tuple(sample for i, sample in enumerate(kept) if i not in out)
     if len(kept) < len(samples):
         _say(
             f"note: {len(samples) - len(kept)} of {len(samples)} rows are left out, being longer than "
             f"{recipe.max_length} tokens"
         )
+    kept_groups = [groups[sample.where] for sample in kept]
+    out = held_out(kept_groups, recipe.eval_fraction, recipe.seed)
+    training = tuple(kept[i] for i in drawn(kept_groups, out, recipe.rows, recipe.seed))
     if not training:
         raise TrainError(
             f"{recipe.data}: no row is left to train on; add rows, raise max_length or lower eval_fraction"
+        )
+    if len(training) < (recipe.rows or 0):
+        raise TrainError(
+            f"{recipe.data}: rows: {recipe.rows} are asked for, but only {len(training)} can be trained on"
         )
     return Material(
         training=training,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,8 @@ NOT_SERVED: Final = {
     "alora_invocation_tokens": "activated LoRA",
 }
 """Keys of PEFT's that users may bring along, and what vLLM 0.32 cannot load of them (vllm/lora/peft_helper.py)."""
+LISTS: Final = ("check_against",)
+"""Keys whose one value is a list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class Recipe:
     check_embedder: str = ""
     """An embedder (`all-MiniLM-L6-v2` is packaged, or a folder) that lists questions close in meaning; none refuses."""
 
+    rows: Annotated[int, Field(ge=1)] | None = None
+    """How many of the training rows to learn from: fewer are a part of more, and the held-out rows stay. None: all."""
     eval_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     """The share of rows held out for the evaluation loss; 0 holds out none."""
     seed: int = 0
@@ -106,6 +110,11 @@ def refuse_idle_checks(check_against: Sequence[Path], check_embedder: str, leaks
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in `path`; its paths are relative to it, those in `overrides` to the working folder."""
     _refuse_what_cannot_be_served(path, overrides)
+    if several := lists(path, overrides):
+        raise TrainError(
+            f"{path}: {', '.join(several)}: a list means `try each`, and one training tries one: "
+            f"run `python -m scripts.sweep {path} GRID`, or choose a value"
+        )
     recipe = read_yaml(path, Recipe, [from_here(override, PATHS, MODELS) for override in overrides])
     here = path.resolve().parent
     name = recipe.name or path.stem + ("" if recipe.quantize == "none" else f"-{recipe.quantize}")
@@ -124,6 +133,12 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         check_against=tuple((here / test).resolve() for test in recipe.check_against),
         check_embedder=recipe.check_embedder and folder_or_id(recipe.check_embedder, here),
     )
+
+
+def lists(path: Path, overrides: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """The keys for which a recipe names several values to try, in the file's order."""
+    written = read_yaml(path, dict[str, Any], overrides)
+    return {key: value for key, value in written.items() if isinstance(value, list) and key not in LISTS}
 
 
 def _refuse_what_cannot_be_served(path: Path, overrides: Sequence[str]) -> None:

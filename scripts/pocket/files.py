@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from retrieval.console import Parser
 from retrieval.files import write_atomically, write_jsonl
+from scripts.pocket.general import write_general
 from scripts.pocket.notices import NOTICES
 from scripts.pocket.world import Entry, Notice, Question, World, make_world
 
@@ -108,6 +109,7 @@ def write_world(seed: int, folder: Path) -> None:
         folder / "queries.jsonl",
         ({"_id": row["id"], "text": row["question"]} for rows in questions.values() for row in rows),
     )
+    write_general(seed, folder)
     for template in sorted(SETTINGS.glob("*.yaml")):
         text = Template(template.read_text(encoding="utf-8")).substitute(name=folder.resolve().parent.name)
         write_atomically(folder / template.name, text)
