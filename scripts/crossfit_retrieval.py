@@ -15,7 +15,8 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -23,7 +24,8 @@ from typing import Any, Final
 from eval.stats import Difference, holm, paired, quantile
 from retrieval.console import Parser, stop_politely
 from retrieval.documents import read_documents
-from retrieval.files import FileError, write_atomically
+from retrieval.embed import PACKAGED, locate
+from retrieval.files import FileError, file_hash, model_hash, write_atomically
 from retrieval.index import Index, build, open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import METRICS, Topic, passages_for, read_topics, scores
@@ -113,11 +115,14 @@ def _report(options: Namespace) -> Iterator[str]:
     out = options.out or Path("out") / "crossfit" / options.beir.resolve().name
     rounds = list(_rounds(options))
     topics = [topic for each in rounds for topic in each.measured]
-    parts = [_part(out / "untrained.json", lambda: _untrained(options.beir, out, topics))]
+    base = BuildSettings(embedder=_base(options.settings))
+    world = (file_hash(options.beir / "corpus.jsonl"), model_hash(locate(base.embedder)))
+    parts = [_part(out / "untrained.json", (*world, topics), lambda: _untrained(options.beir, out, topics, base))]
     for noun, each in [(noun, each) for noun in DOORS for each in rounds if options.only in (None, noun)]:
         words = [word.removeprefix(f"{noun}.") for word in options.settings if _is_for(word, noun)]
         folder = _trained(DOORS[noun], options.beir, out / each.name, each, words)
-        parts.append(_part(out / each.name / f"{noun}.json", MEASURE[noun], options.beir, folder, each.measured))
+        measure = partial(MEASURE[noun], options.beir, folder, each.measured, base)
+        parts.append(_part(out / each.name / f"{noun}.json", (*world, model_hash(folder), each.measured), measure))
     found = _pooled(parts, topics)
     comparisons = compare(found)
     figures = {
@@ -133,6 +138,12 @@ def _report(options: Namespace) -> Iterator[str]:
     yield from _table(found)
     yield from (one.sentence for one in comparisons)
     yield f"{out / 'crossfit.json'} has these figures; {out}/*/*.json those of every question."
+
+
+def _base(words: Sequence[str]) -> str:
+    """The embedder that is trained, and so the one that untrained search has."""
+    named = [word.partition("=")[2] for word in words if word.startswith(("model=", "embedder.model="))]
+    return [PACKAGED, *named][-1]
 
 
 def _is_for(word: str, noun: str) -> bool:
@@ -171,24 +182,26 @@ def _trained(door: Door, beir: Path, folder: Path, each: Round, words: Sequence[
     return folder / door.noun
 
 
-def _part(path: Path, make: Callable[..., Mapping[str, Any]], *arguments: Any) -> Mapping[str, Any]:
-    """What was measured before, or is measured now."""
-    if not path.is_file():
-        write_atomically(path, json.dumps(make(*arguments)) + "\n")
-    part: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def _part(path: Path, made_of: Sequence[Any], make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What was measured before, of the same documents, questions, judgements and model, or is measured now."""
+    of = hashlib.sha256(repr(made_of).encode()).hexdigest()
+    part: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if part.get("of") != of:
+        part = {"of": of, **make()}
+        write_atomically(path, json.dumps(part) + "\n")
     return part
 
 
-def _untrained(beir: Path, out: Path, topics: Sequence[Topic]) -> dict[str, Any]:
-    index, seconds = _indexed(beir, out / "index", BuildSettings())
+def _untrained(beir: Path, out: Path, topics: Sequence[Topic], base: BuildSettings) -> dict[str, Any]:
+    index, seconds = _indexed(beir, out / "index", base)
     return {
         "seconds": {"part": "untrained", "index": seconds},
         "scores": {kind: _asked(KINDS[kind](index, passages_for(10, index.passages)), topics) for kind in UNTRAINED},
     }
 
 
-def _tuned(beir: Path, folder: Path, topics: Sequence[Topic]) -> dict[str, Any]:
-    index, seconds = _indexed(beir, folder.parent / "index", BuildSettings(embedder=str(folder)))
+def _tuned(beir: Path, folder: Path, topics: Sequence[Topic], base: BuildSettings) -> dict[str, Any]:
+    index, seconds = _indexed(beir, folder.parent / "index", replace(base, embedder=str(folder)))
     k = passages_for(10, index.passages)
     return {
         "seconds": {"part": str(folder), "training": _training_seconds(folder), "index": seconds},
@@ -196,8 +209,8 @@ def _tuned(beir: Path, folder: Path, topics: Sequence[Topic]) -> dict[str, Any]:
     }
 
 
-def _read_again(beir: Path, folder: Path, topics: Sequence[Topic]) -> dict[str, Any]:
-    index, _ = _indexed(beir, folder.parents[1] / "index", BuildSettings())
+def _read_again(beir: Path, folder: Path, topics: Sequence[Topic], base: BuildSettings) -> dict[str, Any]:
+    index, _ = _indexed(beir, folder.parents[1] / "index", base)
     settings = RerankSettings(model=folder)
     retriever = reranked(KINDS["hybrid"](index, settings.depth), settings, settings.depth)
     return {

@@ -9,8 +9,8 @@ import pytest
 
 from eval.stats import paired
 from retrieval.files import read_judgements
-from retrieval.measure import read_topics
-from scripts.crossfit_retrieval import BEFORE, UNTRAINED, main
+from retrieval.measure import Topic, read_topics
+from scripts.crossfit_retrieval import BEFORE, UNTRAINED, _part, main
 from tests.tiny_search import make_beir, make_embedder, make_encoder, write_qrels
 
 FOLDS = 2
@@ -94,6 +94,15 @@ def test_what_is_done_is_not_done_again(done: tuple[list[str], Path], capsys: py
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")} == before
     assert figures(out) == said
     assert capsys.readouterr().err.count("nothing left to do") == 2 * FOLDS
+
+
+def test_a_figure_is_kept_for_what_it_was_made_of_and_no_longer(tmp_path: Path) -> None:
+    made = iter(({"scores": 1}, {"scores": 2}))
+    topics = [Topic("q1", "red?", {"d1": 1})], [Topic("q1", "red?", {"d2": 1})]
+
+    found = [_part(tmp_path / "part.json", (each,), lambda: next(made))["scores"] for each in (topics[0], *topics)]
+
+    assert found == [1, 1, 2]
 
 
 def test_other_settings_in_the_same_folder_are_refused(

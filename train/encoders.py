@@ -32,6 +32,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, set
 from transformers.utils.logging import disable_progress_bar
 
 from train.door import TrainError
+from train.memory import device_name
 from train.model import best_dtype
 from train.pairs import batches, rows
 from train.retrieval_recipe import RetrievalRecipe
@@ -166,9 +167,12 @@ def _prompts(model: Any, row: Mapping[str, str]) -> dict[str, str]:
     return {column: prompt for column, prompt in prompts.items() if prompt}
 
 
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _dtype(recipe: RetrievalRecipe) -> torch.dtype:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return best_dtype(device) if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
+    return best_dtype(_device()) if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
 
 
 def _arguments(recipe: RetrievalRecipe) -> dict[str, Any]:
@@ -212,7 +216,5 @@ def _results(lesson: Lesson, losses: Sequence[float], rows: int, mined: float, s
         "loss_last": sum(losses[-tenth:]) / tenth,
         "mining_seconds": round(mined, 1),
         "seconds": round(seconds, 1),
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"cpu, {torch.get_num_threads()} threads",
+        "device": device_name(_device()),
     }
