@@ -213,7 +213,7 @@ def keep(folder: Path, save: Callable[[Path], None], card: Mapping[str, Any]) ->
         beside.rename(folder)
         flush(folder.parent)
     except (SafetensorError, OSError) as error:  # the first is how safetensors says that it cannot write
-        raise TrainError(f"{folder}: cannot be written: {error}. Free some space or set output=...") from error
+        raise FileError(f"{folder}: cannot be written: {error}. Free some space or set output=...") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
