@@ -65,7 +65,7 @@ def train_embedder(lesson: Lesson) -> Trained:
     )
     # In one forward pass, questions would be padded to the length of documents: a GPU gains, a CPU computes padding.
     with nullcontext() if torch.cuda.is_available() else column_merging_disabled():
-        losses = _fit(SentenceTransformerTrainer, arguments, model, table, MultipleNegativesRankingLoss(model))
+        losses = _fit(EmbedderTrainer, arguments, model, table, MultipleNegativesRankingLoss(model))
     if math.isfinite(whole):
         model.max_seq_length = whole
 
@@ -90,7 +90,7 @@ def train_reranker(lesson: Lesson) -> Trained:
     ]
     arguments = CrossEncoderTrainingArguments(**_arguments(recipe), num_train_epochs=recipe.epochs)
     loss = BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(float(recipe.negatives), device=model.device))
-    losses = _fit(CrossEncoderTrainer, arguments, model, table, loss)
+    losses = _fit(RerankerTrainer, arguments, model, table, loss)
     return Trained(
         save=lambda folder: model.save_pretrained(str(folder), create_model_card=False),
         results=_results(lesson, losses, len(table), mined, time.perf_counter() - started),
@@ -135,6 +135,21 @@ def mine(model: Any, lesson: Lesson) -> Mapping[str, Sequence[str]]:
     return found
 
 
+class Cardless:
+    """A trainer without the library's model card, for which it would look through the data: our card is JSON."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        pass
+
+
+class EmbedderTrainer(Cardless, SentenceTransformerTrainer):  # type: ignore[misc]
+    pass
+
+
+class RerankerTrainer(Cardless, CrossEncoderTrainer):  # type: ignore[misc]
+    pass
+
+
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Stops at a loss that is not a number; the trainer itself would go on, and hide it from the log."""
 
@@ -153,7 +168,9 @@ class Bar(ProgressCallback):  # type: ignore[misc]
 
 
 def _embedder(folder: Path) -> Any:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # reports missing GPU kernels, which nobody can act on
+    # Missing GPU kernels, a head that is new, layers that were not sharded: nothing that anybody has to act on.
+    for library in ("bitsandbytes", "transformers", "sentence_transformers"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     disable_progress_bar()
     return SentenceTransformer(str(folder), **SAFE)
 
