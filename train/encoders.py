@@ -9,7 +9,8 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,7 +118,8 @@ def mine(model: Any, lesson: Lesson) -> Mapping[str, Sequence[str]]:
     known = [(question.text, document) for question in lesson.questions for document in relevant[question.text]]
     most = max(len(relevant[question.text]) for question in lesson.questions)
     wanted = recipe.negatives * max(len(question.relevant) for question in lesson.questions)
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=_dtype(recipe) == torch.bfloat16):
+    unseen = nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO())  # its bars cannot be switched off
+    with unseen, torch.autocast(model.device.type, torch.bfloat16, enabled=_dtype(recipe) == torch.bfloat16):
         mined = mine_hard_negatives(
             Dataset.from_dict({"anchor": [q for q, _ in known], "positive": [d for _, d in known]}),
             model,
