@@ -5,6 +5,7 @@ Knows nothing of how passages are found. Needs no network: a model is a folder o
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -58,11 +59,13 @@ class Reranker:
         """`await reranker.scores((question, *texts))` has a number for each text: the higher, the better it answers."""
 
     def _scores(self, asked: list[tuple[str, ...]]) -> Sequence[Vectors]:
-        from torch.nn import Identity
+        import torch
 
+        # What the embedder sets for its short questions holds for every new thread, and this one has far more to read.
+        torch.set_num_threads(os.cpu_count() or 1)
         pairs = [(question, text) for question, *texts in asked for text in texts]
         # Without the sigmoid, which rounds the best to the same 1.0.
-        found = self._model.predict(pairs, activation_fn=Identity(), show_progress_bar=False)
+        found = self._model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
         ends = np.cumsum([len(texts) for _, *texts in asked])
         return np.split(np.asarray(found, dtype=np.float32), ends[:-1])
 

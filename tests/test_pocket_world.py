@@ -10,6 +10,7 @@ import Stemmer
 from bm25s.stopwords import STOPWORDS_EN
 
 from eval.grid import load_grid
+from retrieval.measure import read_topics
 from retrieval.passage import Hit, Passage, Query
 from scripts.pocket.files import SPLITS, make_splits, write_world
 from scripts.pocket.general import ASKED
@@ -140,3 +141,18 @@ def test_written_questions_are_valid_json_with_a_slice(tmp_path) -> None:
 
     assert len(rows) >= 200
     assert all(row["meta"]["slice"] and row["answers"] for row in rows)
+
+
+def test_the_judgements_of_a_split_are_the_evidence_of_its_questions(tmp_path) -> None:
+    folder = tmp_path / "demo-1" / "world"
+    write_world(1, folder)
+    asked: list[str] = []
+
+    for split in SPLITS:
+        rows = [json.loads(line) for line in (folder / f"{split.name}.jsonl").read_text().splitlines()]
+        evidence = {row["id"]: (row["question"], dict.fromkeys(row["evidence"], 1)) for row in rows if row["evidence"]}
+        assert {topic.id: (topic.text, topic.grades) for topic in read_topics(folder, split.name)} == evidence
+        asked += [row["question"] for row in rows]
+
+    queries = [json.loads(line)["text"] for line in (folder / "queries.jsonl").read_text().splitlines()]
+    assert sorted(queries) == sorted(asked)

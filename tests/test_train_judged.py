@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
@@ -15,11 +16,12 @@ from tests.tiny_search import make_beir, write_beir, write_qrels
 from train import embedder, reranker
 from train.door import TrainError
 from train.judged import Question, draw, read_judged
-from train.pairs import batches, rows
+from train.pairs import Row, batches, rows
 from train.retrieval_recipe import PACKAGED, RetrievalRecipe, read_recipe
 from train.tune import find_encoder
 
 ROOT = Path(__file__).parents[1]
+CRANFIELD = ROOT.parent / "shared" / "data" / "retrieval" / "cranfield"
 BROKEN = {
     "corpus.jsonl": (
         '{"_id": "d1", "text": "one"}\n{"title": "no id", "text": "two"}\n{"_id": "d1", "text": "again"}\n'
@@ -211,3 +213,29 @@ def test_help_ends_with_a_line_to_paste(door: object, capsys: pytest.CaptureFixt
         door.main(["--help"])  # type: ignore[attr-defined]
 
     assert capsys.readouterr().out.splitlines()[-1].startswith("example: python -m train.")
+
+
+@pytest.mark.skipif(not CRANFIELD.exists(), reason="Cranfield is not beside this checkout")
+def test_where_questions_share_documents_ordinary_batches_teach_wrong_answers_and_ours_none() -> None:
+    judged = read_judged(CRANFIELD, CRANFIELD / "qrels" / "all.tsv")
+    relevant = judged.relevant
+    table = rows(judged.questions, {}, each=0)
+    ordinary: list[list[int]] = []
+    for number in Random(0).sample(range(len(table)), len(table)):  # no text twice, as the library's NO_DUPLICATES
+        texts = {*table[number].values()}
+        fits = (batch for batch in ordinary if len(batch) < 32)
+        batch = next((one for one in fits if not any(texts & {*table[other].values()} for other in one)), None)
+        ordinary.append([number]) if batch is None else batch.append(number)
+
+    assert 0.2 < share_of_wrong(ordinary, table, relevant) < 0.35
+    assert share_of_wrong(batches(table, relevant, 32, seed=0), table, relevant) == 0
+
+
+def share_of_wrong(made: list[list[int]], table: list[Row], relevant: Mapping[str, frozenset[str]]) -> float:
+    """The share of rows whose question has a right answer among what the batch takes for wrong ones."""
+    wrong = [
+        any(table[other]["positive"] in relevant[table[number]["anchor"]] for other in batch if other != number)
+        for batch in made
+        for number in batch
+    ]
+    return sum(wrong) / len(wrong)

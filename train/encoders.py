@@ -9,7 +9,8 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,7 +67,7 @@ def train_embedder(lesson: Lesson) -> Trained:
     )
     # In one forward pass, questions would be padded to the length of documents: a GPU gains, a CPU computes padding.
     with nullcontext() if torch.cuda.is_available() else column_merging_disabled():
-        losses = _fit(SentenceTransformerTrainer, arguments, model, table, MultipleNegativesRankingLoss(model))
+        losses = _fit(EmbedderTrainer, arguments, model, table, MultipleNegativesRankingLoss(model))
     if math.isfinite(whole):
         model.max_seq_length = whole
 
@@ -91,7 +92,7 @@ def train_reranker(lesson: Lesson) -> Trained:
     ]
     arguments = CrossEncoderTrainingArguments(**_arguments(recipe), num_train_epochs=recipe.epochs)
     loss = BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(float(recipe.negatives), device=model.device))
-    losses = _fit(CrossEncoderTrainer, arguments, model, table, loss)
+    losses = _fit(RerankerTrainer, arguments, model, table, loss)
     return Trained(
         save=lambda folder: model.save_pretrained(str(folder), create_model_card=False),
         results=_results(lesson, losses, len(table), mined, time.perf_counter() - started),
@@ -118,7 +119,8 @@ def mine(model: Any, lesson: Lesson) -> Mapping[str, Sequence[str]]:
     known = [(question.text, document) for question in lesson.questions for document in relevant[question.text]]
     most = max(len(relevant[question.text]) for question in lesson.questions)
     wanted = recipe.negatives * max(len(question.relevant) for question in lesson.questions)
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=_dtype(recipe) == torch.bfloat16):
+    unseen = nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO())  # its bars cannot be switched off
+    with unseen, torch.autocast(model.device.type, torch.bfloat16, enabled=_dtype(recipe) == torch.bfloat16):
         mined = mine_hard_negatives(
             Dataset.from_dict({"anchor": [q for q, _ in known], "positive": [d for _, d in known]}),
             model,
@@ -134,6 +136,21 @@ def mine(model: Any, lesson: Lesson) -> Mapping[str, Sequence[str]]:
         if not label:
             found[question].append(document)
     return found
+
+
+class Cardless:
+    """A trainer without the library's model card, for which it would look through the data: our card is JSON."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        pass
+
+
+class EmbedderTrainer(Cardless, SentenceTransformerTrainer):  # type: ignore[misc]
+    pass
+
+
+class RerankerTrainer(Cardless, CrossEncoderTrainer):  # type: ignore[misc]
+    pass
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
@@ -154,7 +171,9 @@ class Bar(ProgressCallback):  # type: ignore[misc]
 
 
 def _embedder(folder: Path) -> Any:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # reports missing GPU kernels, which nobody can act on
+    # Missing GPU kernels, a head that is new, layers that were not sharded: nothing that anybody has to act on.
+    for library in ("bitsandbytes", "transformers", "sentence_transformers"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     disable_progress_bar()
     return SentenceTransformer(str(folder), **SAFE)
 

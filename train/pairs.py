@@ -27,7 +27,7 @@ def batches(rows: Sequence[Row], relevant: Mapping[str, frozenset[str]], size: i
     """Every row once, in batches of at most `size` in which no document is relevant to the question of another row.
 
     Each question of a batch takes the documents of all others for wrong answers. In Cranfield, where many questions
-    share documents, a quarter of the rows of a batch of 32 would be taught to avoid a document that answers them.
+    share documents, three in ten rows of batches of 32 would be taught to avoid a document that answers them.
     """
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
