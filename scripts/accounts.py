@@ -23,7 +23,7 @@ from train.base import read_config
 from train.chat import Chat
 from train.door import TrainError
 from train.holdout import held_out
-from train.masking import REQUESTS, Sample, Template, mask
+from train.masking import REQUESTS, Sample, Template, encode
 from train.provenance import CARD, base_of, read_json
 from train.recipe import Recipe
 
@@ -106,7 +106,7 @@ def choose(chats: Sequence[Chat], subject: Subject, count: int) -> list[Question
 def question(chat: Chat, template: Template) -> Question:
     """The chat's last answer and what comes before it."""
     turn = chat.trained[-1]
-    (sample,) = mask(replace(chat, trained=(turn,)), template)
+    (sample,) = encode([replace(chat, trained=(turn,))], template)
     start = sample.labelled.index(True)
     body: dict[str, Any] = {"messages": [_as_sent(message) for message in chat.messages[:turn]]}
     if chat.tools:

@@ -141,6 +141,7 @@ def read_deltas(adapter: Path) -> dict[str, Delta]:
             pairs.setdefault(f"{match['module']}.weight", {})[match["side"]] = matrix
         else:
             more.append(name)
+    more += [f"half of {name}" for name, pair in pairs.items() if len(pair) < 2]
     if more:
         raise TrainError(f"{adapter} is more than plain LoRA ({'; '.join(more[:3])}), and only that can be merged")
     return {name: Delta(pair["A"], pair["B"], scale(config, len(pair["A"]))) for name, pair in pairs.items()}
