@@ -23,7 +23,7 @@ from train.base import read_config
 from train.chat import Chat
 from train.door import TrainError
 from train.holdout import held_out
-from train.masking import REQUESTS, Sample, Template, mask
+from train.masking import REQUESTS, Sample, Template, encode
 from train.provenance import CARD, base_of, read_json
 from train.recipe import Recipe
 
@@ -106,12 +106,13 @@ def choose(chats: Sequence[Chat], subject: Subject, count: int) -> list[Question
 def question(chat: Chat, template: Template) -> Question:
     """The chat's last answer and what comes before it."""
     turn = chat.trained[-1]
-    (sample,) = mask(replace(chat, trained=(turn,)), template)
+    (sample,) = encode([replace(chat, trained=(turn,))], template)
     start = sample.labelled.index(True)
     body: dict[str, Any] = {"messages": [_as_sent(message) for message in chat.messages[:turn]]}
     if chat.tools:
         body |= {"tools": list(chat.tools), "tool_choice": "none"}  # shown to the model, but not parsed from its answer
-    if switches := next(switches for switches, note in REQUESTS if note == sample.note):
+    # A template that opens a thought come what may has no switch: then the prompts part, and the comparison says so.
+    if switches := next((switches for switches, note in REQUESTS if note == sample.note), None):
         body["chat_template_kwargs"] = switches
     return Question(where=chat.where, body=body, prompt=sample.tokens[:start], gold=sample.tokens[start:])
 

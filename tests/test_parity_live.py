@@ -3,8 +3,9 @@
 import asyncio
 import json
 import math
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def test_base_and_adapter_are_served_as_they_were_trained(
     house = compare(account(model, questions, heard), heard)
 
     assert len(questions) == 9
-    assert all(house.prompts)
+    assert house.prompts == (None,) * 9
     assert not [*problems(base, questions, STRICT), *problems(house, questions, STRICT)]
     assert compare(bare, heard).mean > 1000 * STRICT.mean, "the adapter must matter, or this test says nothing"
 
@@ -130,23 +131,21 @@ def test_weights_that_are_not_the_served_ones_are_no_parity(
         problems(compare(account(as_trained(planted, planted.recipe), questions, heard), heard), questions, STRICT)
     )
 
-    assert any("log-probabilities are" in sentence and "chats.jsonl:" in sentence for sentence in said)
+    assert any(re.search(r"chats.jsonl:\d: the answer's log-probabilities are", sentence) for sentence in said)
 
 
 def test_a_template_that_is_not_the_servers_is_no_parity(
     running: Running, subject: Subject, heard: Sequence[Account]
 ) -> None:
     template = Template.load(subject.base)
-    template.tokenizer.chat_template = template.tokenizer.chat_template.replace("assistant\n", "assistant\n\n")
+    template.tokenizer.chat_template = "<|im_start|>system\nBe kind.<|im_end|>\n" + template.tokenizer.chat_template
     others = choose(read_chats(subject.recipe.data), replace(subject, template=template), 50)
 
     said = asked(running, "house", others)
     agreement = compare(account(as_trained(subject, subject.recipe), others, said), said)
 
-    assert not any(agreement.prompts)
-    assert f"{others[0].where}: the server makes other tokens of this prompt" in "\n".join(
-        problems(agreement, others, STRICT)
-    )
+    said_first, *_ = problems(agreement, others, STRICT)
+    assert said_first == f"{others[0].where}: another prompt from its token 1 on, as in 9 of 9 chats"
 
 
 def test_the_merged_model_answers_as_the_served_adapter(
@@ -162,45 +161,60 @@ def test_the_merged_model_answers_as_the_served_adapter(
     assert merged.mean < 0.05 * bare.mean, "the rest is the weights' rounding to bfloat16"
 
 
-@pytest.mark.parametrize(
-    ("settings", "code", "told"),
-    [
-        ({"alpha": 16}, 0, "parity: vLLM serves what house learnt"),
-        ({"alpha": 16, "quantize": "nf4"}, 0, "house on nf4"),
-        ({"alpha": 4}, 1, "house: log-probabilities are"),
-    ],
-)
-def test_the_front_door_judges_the_16_bit_base_and_tells_how_far_off_4_bits_are(
-    settings: dict[str, Any], code: int, told: str, adapter: Path, running: Running, capsys: pytest.CaptureFixture[str]
-) -> None:
-    card = json.loads((adapter / "provenance.json").read_text())
-    card["identity"]["recipe"] = {"rank": 8, "dtype": "float32", **settings}
-    (adapter / "provenance.json").write_text(json.dumps(card))
+@pytest.fixture
+def front_door(
+    adapter: Path, running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """The command, on `house` with other settings in its provenance; exit code and what is said."""
 
-    def listen(
-        base: Path, adapters: Mapping[str, Path], _: object, questions: Sequence[Question]
-    ) -> list[list[Account]]:
-        return [asked(running, name, questions) for name in (running.stack.model, *adapters)]
+    def listen(_: object, adapters: Mapping[str, Path], __: object, asking: Sequence[Question]) -> list[list[Account]]:
+        return [asked(running, name, asking) for name in (running.stack.model, *adapters)]
 
-    assert main([str(adapter), "--prompts", "5", "--dtype", "float32"], listen) == code
+    def run(**settings: Any) -> tuple[int, str]:
+        folder = Path(shutil.copytree(adapter, tmp_path / "house"))
+        card = json.loads((folder / "provenance.json").read_text())
+        card["identity"]["recipe"] |= settings
+        (folder / "provenance.json").write_text(json.dumps(card))
+        code = main([str(folder), "--prompts", "5", "--dtype", "float32"], listen)
+        return code, "\n".join(capsys.readouterr())
 
-    said = capsys.readouterr()
-    assert "5 prompts and" in said.out
-    assert told in said.out + said.err
-    assert ("do not serve this adapter" in said.err) == bool(code)
+    return run
+
+
+def test_the_front_door_says_what_to_do_next(front_door: Callable[..., tuple[int, str]]) -> None:
+    code, said = front_door()
+
+    assert code == 0
+    assert said.count("5 of 5") == 4
+    assert "parity: vLLM serves what house learnt; `adapters: {house: " in said
+
+
+def test_four_bits_are_told_and_not_judged(front_door: Callable[..., tuple[int, str]]) -> None:
+    code, said = front_door(quantize="nf4")
+
+    assert code == 0
+    assert re.search(r"told, not judged[^$]+house on nf4 .* [01]\.\d+ .*\n[^$]+parity: vLLM serves", said)
+
+
+def test_no_parity_is_an_error_that_names_the_first_chat(front_door: Callable[..., tuple[int, str]]) -> None:
+    code, said = front_door(alpha=4)
+
+    assert code == 1
+    assert re.search(r"no parity:\nhouse: \S+chats.jsonl:\d: the answer's log-probabilities are", said)
+    assert said.endswith("do not serve this adapter before you know why\n")
 
 
 def test_one_answer_in_twenty_may_differ_and_a_number_that_is_none_is_no_parity() -> None:
     questions = [Question(where=f"row {n}", body={}, prompt=(1,), gold=(2,)) for n in range(20)]
 
     def told(equal: int, apart: float) -> list[str]:
-        answers = tuple(n < equal for n in range(20))
-        agreement = Agreement(prompts=(True,) * 20, answers=answers, apart=((apart,),) * 20)
+        answers = tuple(None if n < equal else 3 for n in range(20))
+        agreement = Agreement(prompts=(None,) * 20, answers=answers, apart=((apart,),) * 20)
         return list(problems(agreement, questions, STRICT))
 
     assert not told(19, 0.0)
-    assert told(18, 0.0) == ["row 18: another greedy answer, as to 2 of 20 prompts"]
-    assert len(told(20, math.nan)) == 2
+    assert told(18, 0.0) == ["row 18: another greedy answer from its token 3 on, as in 2 of 20 chats"]
+    assert [sentence[:5] for sentence in told(20, math.nan)] == ["row 0"]
 
 
 def test_the_server_is_asked_as_it_will_be(subject: Subject) -> None:

@@ -156,6 +156,11 @@ def a_head(base: Path, adapter: Path) -> None:
     save_file(load_file(file) | head, file)
 
 
+def half_a_pair(base: Path, adapter: Path) -> None:
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: matrix for name, matrix in load_file(file).items() if "lora_A" in name}, file)
+
+
 def cut_off(base: Path, adapter: Path) -> None:
     file = adapter / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
@@ -172,6 +177,7 @@ def cut_off(base: Path, adapter: Path) -> None:
         (dora, r"is more than plain LoRA \(use_dora: True\), and only that can be merged"),
         (trained_embeddings, r"more than plain LoRA \(base_model.model.model.embed_tokens.lora_embedding_A\)"),
         (a_head, r"changes weights that .*base does not have: lm_head.weight \[2048, 64\]$"),
+        (half_a_pair, r"more than plain LoRA \(half of model.layers.0.mlp.down_proj.weight; half of "),
         (cut_off, "the weights of .*adapter or .*base cannot be read .*: copy them again"),
     ],
 )

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from train.door import TrainError
 from train.recipe import Recipe
 
+INDEX: Final = "model.safetensors.index.json"
 FINGERPRINTED: Final = (
     "*.safetensors",
     "config.json",
@@ -93,10 +94,20 @@ def check_it_can_be_served(base: Path, bytes_of_gpu: int) -> None:
         )
 
 
+def weight_files(base: Path) -> list[Path]:
+    """Those that its index names, or its only one. (Some bases hold their weights a second time, beside these.)"""
+    names = {"model.safetensors"}
+    if (base / INDEX).exists():
+        names = set(json.loads((base / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    if missing := [name for name in sorted(names) if not (base / name).is_file()]:
+        raise TrainError(f"{base} has no {', '.join(missing)}: fetch or copy it again")
+    return [base / name for name in sorted(names)]
+
+
 def parameters(base: Path) -> int:
     """How many numbers the weights hold, from the headers of their files."""
     count = 0
-    for file in sorted(base.glob("*.safetensors")):
+    for file in weight_files(base):
         with safe_open(file, "np") as weights:
             count += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     return count

@@ -22,14 +22,13 @@ from tqdm import tqdm
 
 from retrieval.console import Parser
 from retrieval.files import FileError, flush, write_atomically
-from train.base import read_config, sha256
+from train.base import INDEX, read_config, sha256, weight_files
 from train.door import TrainError, refuse
 from train.provenance import CARD, SPARE_BYTES, WEIGHTS, base_of, check_room, read_json, versions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-INDEX: Final = "model.safetensors.index.json"
 TEMPLATE: Final = "chat_template.jinja"
 WORDS: Final = (
     *("generation_config.json", "tokenizer*", "*.model", "*.tiktoken", "vocab*", "merges.txt"),
@@ -114,15 +113,6 @@ def merge(adapter: Path, out: Path, moved: Path | None = None) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def weight_files(base: Path) -> list[Path]:
-    """Those that its index names, or its only one. (Some bases hold their weights a second time, beside these.)"""
-    index = base / INDEX
-    names = set(read_json(index)["weight_map"].values()) if index.exists() else {"model.safetensors"}
-    if missing := [name for name in sorted(names) if not (base / name).is_file()]:
-        raise TrainError(f"{base} has no {', '.join(missing)}: fetch or copy it again")
-    return [base / name for name in sorted(names)]
-
-
 def read_shapes(file: Path) -> dict[str, list[int]]:
     """Of all tensors in it, from its header alone."""
     with safe_open(file, "pt") as weights:
@@ -141,6 +131,7 @@ def read_deltas(adapter: Path) -> dict[str, Delta]:
             pairs.setdefault(f"{match['module']}.weight", {})[match["side"]] = matrix
         else:
             more.append(name)
+    more += [f"half of {name}" for name, pair in pairs.items() if len(pair) < 2]
     if more:
         raise TrainError(f"{adapter} is more than plain LoRA ({'; '.join(more[:3])}), and only that can be merged")
     return {name: Delta(pair["A"], pair["B"], scale(config, len(pair["A"]))) for name, pair in pairs.items()}
