@@ -99,6 +99,7 @@ def test_how_many_rows_belongs_to_an_adapters_identity_and_older_adapters_learnt
     recipe = Recipe(model=str(base), data=tmp_path / "chats.jsonl")
     old = card(recipe, identify(recipe, base), base, "unchecked", {})
     del old["identity"]["recipe"]["rows"]
+    old["identity"]["recipe"]["leaks"] = "refuse"  # once counted, now a habit
     (folder / CARD).write_text(json.dumps(old))
 
     assert is_finished(folder, identify(recipe, base))

@@ -110,7 +110,8 @@ def _refuse_changes(what: str, known: Mapping[str, Any], identity: Identity) -> 
 
 def _changes(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs, in words."""
-    words = _other_settings(known["recipe"], now["recipe"], sorted(known["recipe"].keys() | now["recipe"].keys()))
+    keys = known["recipe"].keys() | now["recipe"].keys()
+    words = _other_settings(known["recipe"], now["recipe"], sorted(keys - {*HABITS}))  # older cards name some of them
     words += ["the base model changed"] if known["base"] != now["base"] else []
     words += ["the data changed"] if known["data"] != now["data"] else []
     words += ["it starts from another adapter"] if known.get("start") != now["start"] else []
