@@ -69,7 +69,8 @@ class Comparison:
     @property
     def sentence(self) -> str:
         value, p = self.difference.estimate, self.p_holm
-        verdict = "no difference that these questions show" if p >= SURE else "better" if value.value > 0 else "worse"
+        unsure = "it does not help here, as far as these questions can show"
+        verdict = unsure if p >= SURE else "it helps here" if value.value > 0 else "it hurts here"
         return (
             f"{self.after} against {self.before}: {value.value:+.4f} {METRIC}, 95% interval {value.low:+.4f} to "
             f"{value.high:+.4f}, Holm-corrected p = {p:.4f}, {self.difference.n} questions: {verdict}."

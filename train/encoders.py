@@ -110,8 +110,8 @@ def unit_vectors(folder: Path) -> Callable[[list[str]], Any]:
 def mine(model: Any, lesson: Lesson) -> Mapping[str, Sequence[str]]:
     """By question, the documents nearest to it that nobody marked as relevant, enough for each of its relevant ones.
 
-    No margin below the relevant ones is kept: where a question has several, the least similar of them would set it, and
-    next to nothing would be left.
+    No margin below the relevant ones is kept: where a question has several, the least similar of them would set it;
+    with the usual 5 %, two in three of Cranfield's questions would be left without a wrong document.
     """
     recipe, relevant = lesson.recipe, lesson.judged.relevant
     if not recipe.negatives:
