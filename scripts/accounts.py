@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import httpx
+from tqdm.asyncio import tqdm
 
 from serve.chat import ServeError
 from serve.engine import Engine
@@ -144,7 +145,8 @@ def hear(model: Path, adapters: Mapping[str, Path], dtype: Dtype, questions: Seq
 
 async def ask(http: httpx.AsyncClient, model: str, questions: Sequence[Question]) -> list[Account]:
     """The server's account of each question."""
-    return await asyncio.gather(*(_ask(http, model, question) for question in questions))
+    asking = (_ask(http, model, question) for question in questions)
+    return await tqdm.gather(*asking, desc=f"asking {Path(model).name}", unit="prompt", disable=None)
 
 
 async def _ask(http: httpx.AsyncClient, model: str, question: Question) -> Account:

@@ -168,6 +168,7 @@ def check(options: Namespace, listen: Listen) -> None:
         judged = {"base": compare(account(model, questions, bare), bare)}
     judged[name] = compare(account(model, questions, heard), heard)
     if subject.recipe.quantize != "none":
+        del model  # a GPU need not hold both
         model = as_trained(subject, subject.recipe)
         told[f"{name} on {subject.recipe.quantize}"] = compare(account(model, questions, heard), heard)
 
