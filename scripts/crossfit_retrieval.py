@@ -42,6 +42,17 @@ DOORS: Final[Mapping[str, Door]] = {"embedder": embedder.DOOR, "reranker": reran
 UNTRAINED: Final = ("lexical", "dense", "hybrid")
 BEFORE: Final = {"dense, tuned": "dense", "hybrid, tuned": "hybrid", "hybrid, re-ranked": "hybrid"}
 """Each trained way to search, and the same without training."""
+TRAINING: Final = (
+    "training helps here",
+    "training hurts here",
+    "training does not help here, as far as these questions show",
+)
+BEST: Final = (
+    "better than the best that needs no training",
+    "worse than the best that needs no training",
+    "no better than the best that needs no training, as far as these questions show",
+)
+"""What is said of a difference that is sure and above 0, sure and below, or not sure."""
 SURE: Final = 0.05
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -69,8 +80,8 @@ class Comparison:
     @property
     def sentence(self) -> str:
         value, p = self.difference.estimate, self.p_holm
-        unsure = "it does not help here, as far as these questions can show"
-        verdict = unsure if p >= SURE else "it helps here" if value.value > 0 else "it hurts here"
+        better, worse, unsure = TRAINING if BEFORE[self.after] == self.before else BEST
+        verdict = unsure if p >= SURE else better if value.value > 0 else worse
         return (
             f"{self.after} against {self.before}: {value.value:+.4f} {METRIC}, 95% interval {value.low:+.4f} to "
             f"{value.high:+.4f}, Holm-corrected p = {p:.4f}, {self.difference.n} questions: {verdict}."

@@ -80,8 +80,8 @@ def test_the_figures_are_those_of_the_questions(done: tuple[list[str], Path]) ->
         assert one["ci"] == pytest.approx([expected.estimate.low, expected.estimate.high])
         assert one["p_holm"] >= one["p"]
         verdict = one["sentence"].rpartition(": ")[2]
-        assert verdict.startswith("it does not help") == (one["p_holm"] >= 0.05)
-        assert verdict.startswith("it helps") == (one["p_holm"] < 0.05 and one["difference"] > 0)
+        assert ("as far as" in verdict) == (one["p_holm"] >= 0.05)
+        assert verdict.startswith(("training helps", "better")) == (one["p_holm"] < 0.05 and one["difference"] > 0)
 
 
 def test_what_is_done_is_not_done_again(done: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]) -> None:

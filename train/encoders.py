@@ -171,8 +171,8 @@ class Bar(ProgressCallback):  # type: ignore[misc]
 
 
 def _embedder(folder: Path) -> Any:
-    # Missing GPU kernels, a head that is new, layers that were not sharded: nothing that anybody has to act on.
-    for library in ("bitsandbytes", "transformers", "sentence_transformers"):
+    # A head that is new, layers that were not sharded: nothing that anybody has to act on.
+    for library in ("transformers", "sentence_transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
     disable_progress_bar()
     return SentenceTransformer(str(folder), **SAFE)

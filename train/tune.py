@@ -5,6 +5,7 @@ Everything is checked, and what is already made is recognised, before torch is l
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -114,6 +115,7 @@ def run(door: Door, recipe: RetrievalRecipe) -> str:
         questions=draw(questions, recipe.per_question, recipe.seed),
         judged=judged,
     )
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on import it reports a GPU kernel that nobody misses
     trained = door.train(lesson)
     card = {
         "name": recipe.name,
