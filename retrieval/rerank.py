@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from retrieval.batch import Batched, Vectors
-from retrieval.files import read_text
+from retrieval.files import read_text, unsafe_weights
 from retrieval.passage import RetrievalError
 
 REMEMBERED: Final = 1_000
@@ -37,10 +37,8 @@ def locate(folder: Path) -> Path:
         raise RetrievalError(
             f"{folder}: holds a {kind}, not a cross-encoder with one score; `python -m train.reranker` makes one"
         )
-    if next(folder.rglob("*.safetensors"), None) is None:
-        raise RetrievalError(
-            f"{folder}: no .safetensors file here, and other kinds of weights can carry code; convert them"
-        )
+    if why := unsafe_weights(folder):
+        raise RetrievalError(f"{folder}: {why}")
     return folder.resolve()
 
 

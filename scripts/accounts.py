@@ -20,12 +20,12 @@ from serve.chat import ServeError
 from serve.engine import Engine
 from serve.stack import EngineSettings, Stack
 from serve.upstream import connect
-from train.base import read_config
+from train.base import read_config, read_json
 from train.chat import Chat
 from train.door import TrainError
 from train.holdout import held_out
 from train.masking import REQUESTS, Sample, Template, encode
-from train.provenance import CARD, base_of, read_json
+from train.provenance import CARD, base_of
 from train.recipe import Recipe
 
 Dtype = Literal["float32", "bfloat16"]
@@ -180,11 +180,11 @@ def as_trained(subject: Subject, recipe: Recipe) -> Any:
     """Base and adapter as training has them in memory, in the recipe's dtype and quantisation."""
     import torch
 
-    from train.model import add_adapter, best_dtype, load_base
+    from train.model import add_adapter, chosen_dtype, load_base
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = best_dtype(device) if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
-    return add_adapter(load_base(subject.base, recipe, dtype, device), replace(recipe, continue_from=subject.adapter))
+    base = load_base(subject.base, recipe, chosen_dtype(recipe.dtype, device), device)
+    return add_adapter(base, replace(recipe, continue_from=subject.adapter))
 
 
 def account(model: Any, questions: Sequence[Question], heard: Sequence[Account]) -> list[Account]:

@@ -3,13 +3,11 @@
 Both are whole or not there at all. Knows nothing of how an adapter is trained.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retrieval.files import write_atomically, write_jsonl
+from retrieval.files import locked, write_atomically, write_jsonl
 from train.checkpoint import Checkpoint, last_progress, newest, whole
 from train.door import TrainError
 from train.provenance import CARD, IDENTITY, WEIGHTS, unfinished
@@ -63,21 +61,10 @@ class Workshop:
         """Hidden, so that no one takes it for an adapter."""
         return unfinished(self.folder)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[int]:
         """While this is open, no other process trains an adapter of this name; TrainError when one does already."""
-        self.unfinished.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.unfinished, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TrainError(
-                    f"{self.folder} is being trained by another process: wait for it, or choose another name=..."
-                ) from None
-            yield
-        finally:
-            os.close(descriptor)
+        busy = f"{self.folder} is being trained by another process: wait for it, or choose another name=..."
+        return locked(self.unfinished, TrainError(busy))
 
     def open(self) -> None:
         """Ready for this training: as the same one left it, with a log up to the checkpoint, or else empty."""

@@ -56,9 +56,15 @@ def _fetched(model: str) -> Path:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The model's config.json."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    assert isinstance(config, dict), folder
-    return config
+    return read_json(folder / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a file of a model or adapter; TrainError when there is none."""
+    try:
+        return {**json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainError(f"{path} cannot be read ({error}): copy or make its folder again") from None
 
 
 def check_base(config: Mapping[str, Any], recipe: Recipe) -> None:
@@ -98,7 +104,7 @@ def weight_files(base: Path) -> list[Path]:
     """Those that its index names, or its only one. (Some bases hold their weights a second time, beside these.)"""
     names = {"model.safetensors"}
     if (base / INDEX).exists():
-        names = set(json.loads((base / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(read_json(base / INDEX)["weight_map"].values())
     if missing := [name for name in sorted(names) if not (base / name).is_file()]:
         raise TrainError(f"{base} has no {', '.join(missing)}: fetch or copy it again")
     return [base / name for name in sorted(names)]

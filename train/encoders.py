@@ -34,7 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from train.door import TrainError
 from train.memory import device_name
-from train.model import best_dtype
+from train.model import chosen_dtype
 from train.pairs import batches, rows
 from train.retrieval_recipe import RetrievalRecipe
 from train.tune import Lesson, Trained
@@ -191,7 +191,7 @@ def _device() -> torch.device:
 
 
 def _dtype(recipe: RetrievalRecipe) -> torch.dtype:
-    return best_dtype(_device()) if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
+    return chosen_dtype(recipe.dtype, _device())
 
 
 def _arguments(recipe: RetrievalRecipe) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from train.model import (
     Learner,
     add_adapter,
     batch,
-    best_dtype,
+    chosen_dtype,
     compile_layers,
     filler,
     labelled_tokens,
@@ -123,7 +123,7 @@ def set_up(recipe: Recipe, base: Path) -> Trainer:
     use_every_core(device)
     if device.type == "cuda":
         check_it_can_be_served(base, torch.cuda.get_device_properties(device).total_memory)
-    dtype = best_dtype(device) if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
+    dtype = chosen_dtype(recipe.dtype, device)
     # The base is in its dtype already and the adapter's layers see to theirs, so there is nothing to autocast.
     # Accelerate would divide the loss by its accumulation steps; `step` divides by the labelled tokens itself.
     accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1, cpu=cpu)

@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from retrieval.console import Parser
 from retrieval.files import FileError, flush, write_atomically
-from train.base import INDEX, read_config, sha256, weight_files
+from train.base import INDEX, read_config, read_json, sha256, weight_files
 from train.door import TrainError, refuse
-from train.provenance import CARD, SPARE_BYTES, WEIGHTS, base_of, check_room, read_json, versions
+from train.provenance import CARD, SPARE_BYTES, WEIGHTS, base_of, check_room, versions
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -144,6 +144,12 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
+    """A recipe's `dtype`, where `auto` is the best that the machine has."""
+    dtype: torch.dtype = best_dtype(device) if name == "auto" else getattr(torch, name)
+    return dtype
+
+
 def load_base(folder: Path, recipe: Recipe, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """The base model, frozen, in `dtype` or in NF4."""
     register()

