@@ -3,6 +3,7 @@
 Knows nothing of how pieces are made, stored or searched.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,15 +21,23 @@ class Document:
     title: str
     text: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    pages: tuple[int, ...] = ()
+    """Where each page begins, in characters, the first at 0; empty when the source has no pages."""
 
     def cut(self, start: int, end: int) -> "Passage":
         """The passage from character `start` up to `end`."""
-        return Passage(
-            document=self.id, title=self.title, text=self.text[start:end], start=start, end=end, meta=self.meta
-        )
+        page = bisect_right(self.pages, start) or None
+        return Passage(self.id, self.title, self.text[start:end], start, end, page=page, meta=self.meta)
+
+    def page(self, number: int) -> "Passage":
+        """Page `number`, counted from 1; KeyError when there is no such page."""
+        if not 1 <= number <= len(self.pages):
+            raise KeyError(number)
+        start, *after = self.pages[number - 1 : number + 1]
+        return self.cut(start, after[0] if after else len(self.text))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Passage:
     """`document.text[start:end]`, with enough of its document to be shown and cited."""
 
@@ -37,7 +46,9 @@ class Passage:
     text: str
     start: int
     end: int
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    page: int | None = field(default=None, kw_only=True)
+    """The page on which it begins, counted from 1; None when its document has no pages."""
+    meta: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     @property
     def id(self) -> str:
