@@ -17,7 +17,7 @@ from retrieval.passage import RetrievalError
 from retrieval.ranking import Ranking, best
 
 Kind: TypeAlias = Literal["flat", "fp16", "ivf"]
-"""All in float32; all in float16, half the memory; in float16 and grouped, of which a search reads the nearest groups."""
+"""Float32; float16, half the memory; float16 in groups, of which a search reads the nearest."""
 
 Mask: TypeAlias = NDArray[np.bool_]
 """Which rows may be found."""
@@ -54,7 +54,7 @@ class Vectors:
         import faiss
 
         kind = kind or kind_for(len(matrix))
-        rows, width = matrix.shape
+        width = matrix.shape[1]
         if kind == "flat":
             index = faiss.IndexFlatIP(width)
         elif kind == "fp16":
