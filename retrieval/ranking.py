@@ -1,6 +1,7 @@
 """Rankings: rows of an index with their scores, the best first. Pure; knows nothing of what the rows are."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -38,3 +39,19 @@ def fuse(rankings: Sequence[Ranking], k: int) -> Ranking:
         for rank, (row, _) in enumerate(ranking, start=1):
             fused[row] = fused.get(row, 0.0) + 1 / (SMOOTHING + rank)
     return sorted(fused.items(), key=lambda pair: -pair[1])[:k]
+
+
+def interleave(rankings: Sequence[Ranking], k: int) -> Ranking:
+    """Every ranking's best row, then every ranking's second, and so on; no row twice, its score 1 / its best rank.
+
+    For the parts of a question, each of which needs its own answer: fusing would prefer what suits all parts a little.
+
+    >>> interleave([[(7, 0.9), (8, 0.8)], [(7, 12.0), (9, 3.0), (5, 1.0)]], k=3)
+    [(7, 1.0), (8, 0.5), (9, 0.5)]
+    """
+    merged: dict[int, float] = {}
+    for rank, place in enumerate(zip_longest(*rankings), start=1):
+        for pair in place:
+            if pair is not None:
+                merged.setdefault(pair[0], 1 / rank)
+    return list(merged.items())[:k]
