@@ -23,6 +23,7 @@ from retrieval.passage import Hit, RetrievalError
 from retrieval.ranking import Ranking
 from retrieval.store import CUTS, Passages
 from retrieval.vectors import Mask, Vectors
+from retrieval.views import asked
 
 VECTORS: Final = "index.faiss"
 WORDS: Final = "words"
@@ -62,7 +63,7 @@ class Index:
         return tuple(Hit(self.passages[row], score, rank) for rank, (row, score) in enumerate(ranking, start=1))
 
     def _asked(self, text: str) -> str:
-        return text
+        return asked(self.manifest.inputs.settings.view, text)
 
     async def _vector(self, text: str) -> Matrix:
         return await self.embedder.question(self._asked(text))
