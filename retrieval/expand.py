@@ -64,6 +64,8 @@ KINDS: Final[dict[Kind, Way]] = {
         "without the others. Keep every name, number and code as it is. When it asks only one thing, repeat it. Write "
         "nothing else.",
     ),
+    # Fusing the clauses' rankings would put both records of the demo's two-part questions among the first three for 54
+    # of 90 questions (words alone, three seeds); taking turns does for all 90, as does the question uncut.
     "clauses": Way(interleave),
 }
 
