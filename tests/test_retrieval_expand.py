@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from retrieval import expand
 from retrieval.expand import KINDS, LONGEST, ExpandSettings, Kind, Write, clauses, expansion, lines, prompt
+from retrieval.files import FileError, read_yaml
 from retrieval.passage import Query, RetrievalError
 from retrieval.ranking import fuse, interleave
 
@@ -181,3 +182,13 @@ def test_settings_that_would_do_nothing_are_refused(settings: dict[str, object],
 def test_a_model_that_nobody_lends_is_missed_at_once(kind: Kind) -> None:
     with pytest.raises(RetrievalError, match=f"`{kind}` asks a model, and here is none; `clauses`"):
         expansion(ExpandSettings(kind=kind))
+
+
+def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "expand.yaml").write_text("kind: multi\nn: 2\n")
+
+    assert read_yaml(tmp_path / "expand.yaml", ExpandSettings) == ExpandSettings(kind="multi", n=2)
+
+    (tmp_path / "expand.yaml").write_text("kind: many\n")
+    with pytest.raises(FileError, match=r"expand\.yaml:1: kind: Input should be 'hyde', 'multi', 'parts' or 'clauses'"):
+        read_yaml(tmp_path / "expand.yaml", ExpandSettings)

@@ -11,7 +11,7 @@ import pytest
 
 from retrieval import route
 from retrieval.batch import Vectors
-from retrieval.files import FileError
+from retrieval.files import FileError, read_yaml
 from retrieval.passage import RetrievalError
 from retrieval.route import Router, RouteSettings, introduction, open_router, read_labelled
 
@@ -169,3 +169,13 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
     settings = RouteSettings(questions=Path("q.jsonl"), label="domain")
 
     assert settings.under(tmp_path).questions == tmp_path.resolve() / "q.jsonl"
+
+
+def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "route.yaml").write_text(
+        "questions: q.jsonl\nlabel: domain\nabout: {harbour: Lengths are in metres.}\n"
+    )
+
+    read = read_yaml(tmp_path / "route.yaml", RouteSettings)
+
+    assert read == RouteSettings(questions=Path("q.jsonl"), label="domain", about={"harbour": "Lengths are in metres."})
