@@ -18,7 +18,9 @@ from typing import Final
 from retrieval.files import FileError, read_jsonl, read_judgements
 from retrieval.index import Index
 from retrieval.passage import Hit, Passage, Query, RetrievalError
-from retrieval.retriever import KINDS, Kind, RerankSettings, Retriever, reranked
+from retrieval.retriever import Retriever
+from retrieval.search import KINDS
+from retrieval.settings import Kind
 
 Grades = Mapping[str, int]
 """Document -> how relevant it is, for one query; only what is relevant at all."""
@@ -102,7 +104,7 @@ def _judgements(folder: Path, split: str) -> Path:
     return next(iter(files.values()))
 
 
-def measure(index: Index, topics: Sequence[Topic], rerank: RerankSettings | None = None) -> dict[str, dict[str, float]]:
+def measure(index: Index, topics: Sequence[Topic], rerank: Retriever | None = None) -> dict[str, dict[str, float]]:
     """Kind of search -> metric -> mean over the topics; a topic for which nothing is found counts 0.
 
     With `rerank`, also hybrid search that it has put in another order: it finds no more than that reads.
@@ -115,7 +117,7 @@ def measure(index: Index, topics: Sequence[Topic], rerank: RerankSettings | None
     k = passages_for(100, index.passages)
     retrievers: dict[str, Retriever] = {kind: KINDS[kind](index, k) for kind in MEASURED}
     if rerank:
-        retrievers["reranked"] = reranked(KINDS["hybrid"](index, rerank.depth), rerank, rerank.depth)
+        retrievers["reranked"] = rerank
     return asyncio.run(_measure(retrievers, topics))
 
 

@@ -43,22 +43,6 @@ def fuse(rankings: Sequence[Ranking], k: int) -> Ranking:
     return sorted(fused.items(), key=lambda pair: -pair[1])[:k]
 
 
-def interleave(rankings: Sequence[Ranking], k: int) -> Ranking:
-    """Every ranking's best row, then every ranking's second, and so on; no row twice, its score 1 / its best rank.
-
-    For the parts of a question, each of which needs its own answer: fusing would prefer what suits all parts a little.
-
-    >>> interleave([[(7, 0.9), (8, 0.8)], [(7, 12.0), (9, 3.0), (5, 1.0)]], k=3)
-    [(7, 1.0), (8, 0.5), (9, 0.5)]
-    """
-    merged: dict[int, float] = {}
-    for rank, place in enumerate(zip_longest(*rankings), start=1):
-        for pair in place:
-            if pair is not None:
-                merged.setdefault(pair[0], 1 / rank)
-    return list(merged.items())[:k]
-
-
 def convex(dense: Scores, lexical: Scores, weight: float, k: int) -> Ranking:
     """Convex combination of two searches' scores for the same candidates: `weight` is the dense one's share, 0 to 1.
 
@@ -77,3 +61,19 @@ def _scaled(scores: Scores, least: float) -> NDArray[np.float64]:
     above = scores.astype(np.float64) - least
     most = above.max(initial=0.0)
     return above / most if most > 0 else above
+
+
+def interleave(rankings: Sequence[Ranking], k: int) -> Ranking:
+    """Every ranking's best row, then every ranking's second, and so on; no row twice, its score 1 / its best rank.
+
+    For the parts of a question, each of which needs its own answer: fusing would prefer what suits all parts a little.
+
+    >>> interleave([[(7, 0.9), (8, 0.8)], [(7, 12.0), (9, 3.0), (5, 1.0)]], k=3)
+    [(7, 1.0), (8, 0.5), (9, 0.5)]
+    """
+    merged: dict[int, float] = {}
+    for rank, place in enumerate(zip_longest(*rankings), start=1):
+        for pair in place:
+            if pair is not None:
+                merged.setdefault(pair[0], 1 / rank)
+    return list(merged.items())[:k]

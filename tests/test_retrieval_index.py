@@ -21,7 +21,9 @@ from retrieval.index import Index, open_index
 from retrieval.manifest import BuildSettings, Manifest, to_json
 from retrieval.measure import Topic, measure
 from retrieval.passage import Document, Hit, Query, RetrievalError
-from retrieval.retriever import KINDS, Kind, NoRetrieval, Retriever, RetrieverSettings, open_retriever
+from retrieval.retriever import NoRetrieval, Retriever, open_retriever
+from retrieval.search import KINDS
+from retrieval.settings import Kind, RetrieverSettings
 
 ROOT = Path(__file__).parents[1]
 
@@ -145,7 +147,7 @@ def test_many_questions_at_once_get_the_answers_they_get_alone(index: Index) -> 
 def test_an_index_is_opened_once_however_many_retrievers_use_it(path: Path) -> None:
     dense, random = (open_retriever(RetrieverSettings(kind=kind, index=path)) for kind in ("dense", "random"))
 
-    assert dense.index is random.index  # type: ignore[attr-defined]
+    assert dense.first.index is random.first.index  # type: ignore[attr-defined]
 
 
 def test_measuring_counts_a_perfect_and_a_hopeless_question(index: Index) -> None:
