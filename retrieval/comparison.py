@@ -107,7 +107,7 @@ def text_of(table: Table) -> Iterator[str]:
         yield (
             row.name.ljust(width + 12)
             + f"{one.estimate.value:+10.4f}{_interval(one.estimate, '+.4f'):>20}"
-            + f"{_number(row.p_holm[MAIN], '.4f'):>11}{one.better:8}{one.worse:7}"
+            + f"{p_text(row.p_holm[MAIN]):>11}{one.better:8}{one.worse:7}"
         )
 
 
@@ -179,6 +179,10 @@ def _cell(head: str, text: str) -> str:
 
 def _interval(one: Estimate, form: str) -> str:
     return "-" if math.isnan(one.low) else f"{one.low:{form}} to {one.high:{form}}"
+
+
+def p_text(p: float) -> str:
+    return "<0.0001" if p < 0.00005 else _number(p, ".4f")
 
 
 def _number(value: float, form: str) -> str:

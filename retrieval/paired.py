@@ -37,17 +37,17 @@ class Difference:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """The mean: Wilson's interval when every value is 0 or 1, Student's t otherwise."""
+    """The mean of shares, 0 to 1: Wilson's interval when every value is 0 or 1, Student's t otherwise."""
     if set(values) <= {0.0, 1.0}:
         from scipy.stats import binomtest
 
         interval = binomtest(int(sum(values)), len(values)).proportion_ci(LEVEL, method="wilson")
         return Estimate(math.fsum(values) / len(values), float(interval.low), float(interval.high))
-    return _student(values)[0]
+    return _within(_student(values)[0], 0.0, 1.0)
 
 
 def difference(after: Sequence[float], before: Sequence[float]) -> Difference:
-    """`after` minus `before`, question by question; both in the same order.
+    """`after` minus `before`, question by question; both shares in the same order.
 
     >>> difference([0.5, 0.75, 1.0], [0.5, 0.5, 0.5]).estimate
     Estimate(value=0.25, low=-0.37103..., high=0.87103...)
@@ -55,6 +55,7 @@ def difference(after: Sequence[float], before: Sequence[float]) -> Difference:
     each = [a - b for a, b in zip(after, before, strict=True)]
     estimate, p = _student(each)
     better, worse = sum(one > 0 for one in each), sum(one < 0 for one in each)
+    estimate = _within(estimate, -1.0, 1.0)
     return Difference(estimate=estimate, p=p if better or worse else 1.0, better=better, worse=worse)
 
 
@@ -72,6 +73,12 @@ def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:
 def known(values: Mapping[str, float]) -> dict[str, float | None]:
     """The same for JSON, which has no NaN but null."""
     return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def _within(one: Estimate, least: float, most: float) -> Estimate:
+    """No further than the value itself can go; comparisons with NaN are false, so it stays."""
+    low = least if one.low < least else one.low
+    return Estimate(one.value, low, most if one.high > most else one.high)
 
 
 def _student(values: Sequence[float]) -> tuple[Estimate, float]:

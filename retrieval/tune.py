@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from retrieval.comparison import p_text
 from retrieval.index import Index
 from retrieval.measure import passages_for
 from retrieval.metrics import judged
@@ -104,13 +105,17 @@ def lines_of(tuned: Tuned) -> Iterator[str]:
     yield f"{FITTED}, against".ljust(34) + "difference      95% interval   p (Holm)  better  worse"
     for way, one in tuned.differences.items():
         interval = f"{one.estimate.low:+.4f} to {one.estimate.high:+.4f}"
-        yield f"{way:34}{one.estimate.value:+10.4f}{interval:>20}{corrected[way]:9.4f}{one.better:8}{one.worse:7}"
+        value, p = f"{one.estimate.value:+.4f}", p_text(corrected[way])
+        yield f"{way:34}{value:>10}{interval:>20}{p:>11}{one.better:8}{one.worse:7}"
     each = " ".join(f"{weight:.2f}" for weight in tuned.chosen)
     yield f"Chosen fold by fold, each on the others: {each}."
-    yield (
-        f"On all {tuned.questions} questions {tuned.weight:.2f} is best, with {tuned.flattered:.4f}: flattered, since "
-        "these questions chose it; the cross-fitted figure is what to expect."
-    )
+    if set(tuned.chosen) == {tuned.weight}:
+        yield f"The same is best on all {tuned.questions} questions."
+    else:
+        yield (
+            f"On all {tuned.questions} questions {tuned.weight:.2f} is best, with {tuned.flattered:.4f}: flattered, "
+            "since these questions chose it; the cross-fitted figure is what to expect."
+        )
     yield f"Next: write `weight: {tuned.weight:g}` into the hybrid retriever of stack.yaml."
 
 
