@@ -7,24 +7,29 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, get_args
 
+from retrieval.build import build
 from retrieval.comparison import check_key, plain, table_of, tables_by, text_of
-from retrieval.console import Parser
+from retrieval.console import Parser, tell_progress
 from retrieval.documents import read_documents
 from retrieval.files import FileError, write_jsonl
 from retrieval.generation import in_use
-from retrieval.index import build, open_index
+from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import handing_over, kinds_of, measure, read_named, rows
 from retrieval.passage import Hit, Query, RetrievalError
-from retrieval.retriever import RerankSettings, RetrieverSettings, open_retriever
+from retrieval.retriever import open_retriever
+from retrieval.settings import RetrieverSettings
 from retrieval.topics import read_topics
 from retrieval.tune import lines_of, tune
 from retrieval.tune import plain as as_plain
+from retrieval.vectors import Kind as VectorKind
+from retrieval.views import View
 
 DEFAULTS: Final = BuildSettings()
 
@@ -45,12 +50,23 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    settings = BuildSettings(embedder=arguments.embedder, size=arguments.size, overlap=arguments.overlap)
-    before = in_use(arguments.index)
+    tell_progress("retrieval")
+    if bool(arguments.model_url) != bool(arguments.model):
+        raise RetrievalError("--model-url says where a model is served and --model which one it is; give both")
+    settings = BuildSettings(
+        embedder=arguments.embedder,
+        size=arguments.size,
+        overlap=arguments.overlap,
+        view=arguments.view,
+        writer=arguments.model,
+        vectors=arguments.vectors,
+        language=arguments.language,
+    )
+    before, started = in_use(arguments.index), time.perf_counter()
     made = build(read_documents(arguments.documents), arguments.index, settings)
-    news = "up to date, nothing to do" if made == before else "built"
+    news = "up to date, nothing to do" if made == before else f"built in {time.perf_counter() - started:.0f} s"
     print(
-        f"{arguments.index}: {news}: {made.documents} documents, {made.passages} passages. "
+        f"{arguments.index}: {news}: {made.documents:,} documents, {made.passages:,} passages. "
         f'Next: python -m retrieval search {arguments.index} "your question"'
     )
 
@@ -105,9 +121,7 @@ def _measured(arguments: argparse.Namespace) -> dict[str, RetrieverSettings]:
             raise RetrievalError("--only names retrievers of a YAML file, and an index has none; leave it out")
         if arguments.depth is not None and not arguments.rerank:
             raise RetrievalError("--depth is how many passages --rerank FOLDER reads; give both")
-        rerank = RerankSettings(model=arguments.rerank) if arguments.rerank else None
-        deeper = rerank and arguments.depth is not None
-        found = kinds_of(arguments.source, replace(rerank, depth=arguments.depth) if rerank and deeper else rerank)
+        found = kinds_of(arguments.source, arguments.rerank, 20 if arguments.depth is None else arguments.depth)
     return {name: handing_over(one, arguments.k) for name, one in found.items()} if arguments.k is not None else found
 
 
@@ -160,6 +174,26 @@ def _add_build(commands: Commands) -> None:
     )
     parser.add_argument(
         "--overlap", type=int, default=DEFAULTS.overlap, help="characters it may repeat (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--view",
+        choices=get_args(View),
+        default=DEFAULTS.view,
+        help="what of a passage is searched; summary, questions and context are written by --model (default: "
+        "%(default)s)",
+    )
+    parser.add_argument("--model-url", metavar="URL", default="", help="an OpenAI-compatible server that writes them")
+    parser.add_argument("--model", metavar="NAME", default="", help="the model there")
+    parser.add_argument(
+        "--vectors",
+        choices=get_args(VectorKind),
+        help="how vectors are kept (default: flat up to 100,000 passages, fp16 up to 500,000, ivf above)",
+    )
+    parser.add_argument(
+        "--language",
+        metavar="NAME",
+        default=DEFAULTS.language,
+        help="whose stems lexical search knows; none: words as they are written (default: %(default)s)",
     )
 
 

@@ -10,21 +10,23 @@ mean (see `metrics` and `comparison`).
 import asyncio
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Final
 
+import numpy as np
 from pydantic import ConfigDict
 
 from retrieval.files import FileError, model_hash, read_yaml
 from retrieval.index import Index, open_index
 from retrieval.metrics import METRICS, ranked, scores
-from retrieval.passage import Hit, Passage, Query, RetrievalError
+from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.rerank import locate, open_reranker
-from retrieval.retriever import Kind, RerankSettings, Retriever, RetrieverSettings, open_retriever
+from retrieval.retriever import NO_HANDS, Hands, Retriever, open_retriever
+from retrieval.settings import Kind, RetrieverSettings
+from retrieval.store import Passages
 from retrieval.topics import Topic
 
 MEASURED: Final[tuple[Kind, ...]] = ("lexical", "dense", "hybrid")
@@ -64,36 +66,38 @@ def read_named(file: Path, only: Sequence[str] = ()) -> dict[str, RetrieverSetti
     return {name: found[name].under(file.resolve().parent) for name in only or found}
 
 
-def kinds_of(index: Path, rerank: RerankSettings | None = None) -> dict[str, RetrieverSettings]:
+def kinds_of(index: Path, rerank: Path | None = None, depth: int = 20) -> dict[str, RetrieverSettings]:
     """Each kind of search over an index, with as many passages as hold 100 documents.
 
-    With `rerank`, also hybrid search that it has put in another order: it finds no more than that reads.
+    With `rerank`, the folder of a cross-encoder, also hybrid search of which that has read `depth` passages: it finds
+    no more than those.
     """
     k = passages_for(100, open_index(index).passages)
     found: dict[str, RetrieverSettings] = {kind: RetrieverSettings(kind=kind, index=index, k=k) for kind in MEASURED}
     if rerank:
-        found["reranked"] = RetrieverSettings(kind="hybrid", index=index, k=rerank.depth, rerank=rerank)
+        found["reranked"] = RetrieverSettings(kind="hybrid", index=index, k=depth, depth=depth, rerank=rerank)
     return found
 
 
 def handing_over(settings: RetrieverSettings, k: int) -> RetrieverSettings:
-    """The same with another k; what a re-ranker reads grows where it must, or it could not choose k."""
-    rerank = settings.rerank and replace(settings.rerank, depth=max(settings.rerank.depth, k))
-    return replace(settings, k=k, rerank=rerank)
+    """The same with another k; where k are chosen from `depth`, that grows where it must."""
+    return replace(settings, k=k, depth=settings.depth and max(settings.depth, k))
 
 
-def passages_for(documents: int, passages: Sequence[Passage]) -> int:
+def passages_for(documents: int, passages: Passages) -> int:
     """How many passages always contain this many documents."""
-    return documents * max(Counter(passage.document for passage in passages).values())
+    return documents * int(np.bincount(passages.owners).max())
 
 
-def measure(retrievers: Mapping[str, RetrieverSettings], topics: Sequence[Topic]) -> dict[str, list[Asked]]:
+def measure(
+    retrievers: Mapping[str, RetrieverSettings], topics: Sequence[Topic], hands: Hands = NO_HANDS
+) -> dict[str, list[Asked]]:
     """Name -> what came of each topic, in their order; a topic for which nothing is found counts like any other.
 
     RetrievalError where an index or a model cannot be used, or an index holds nothing that is relevant: all of them are
     opened before the first is asked.
     """
-    opened = {name: open_retriever(settings) for name, settings in retrievers.items()}
+    opened = {name: open_retriever(settings, hands) for name, settings in retrievers.items()}
     for name, settings in retrievers.items():
         _check_corpus(name, open_index(settings.index), topics)
     return asyncio.run(_measure(retrievers, opened, topics))
@@ -141,12 +145,12 @@ def _forget(settings: RetrieverSettings) -> None:
     """What an earlier retriever asked of the same models must not make this one look fast."""
     open_index(settings.index).embedder.question.forget()
     if settings.rerank:
-        folder = locate(settings.rerank.model)
+        folder = locate(settings.rerank)
         open_reranker(folder, model_hash(folder)).scores.forget()
 
 
 def _check_corpus(name: str, index: Index, topics: Sequence[Topic]) -> None:
-    known = {passage.document for passage in index.passages}
+    known = {document.id for document in index.passages.each_document()}
     if not any(known & topic.grades.keys() for topic in topics):
         raise RetrievalError(
             f"{name}: its index holds no document that is marked as relevant; was it built from another corpus? "

@@ -50,16 +50,19 @@ def judged(found: Mapping[str, Sequence[str]], grades: Mapping[str, Grades]) -> 
 
 
 def scores(hits: Sequence[Hit], grades: Grades) -> dict[str, float]:
-    """Every metric of one search. Documents are ranked by their best passage; passages count in the prompt's order."""
+    """Every metric of one search. Documents are ranked by their best passage; passages count in the prompt's order.
+
+    What has rank 0 (a note about a domain) was not searched for, and does not count.
+    """
     documents = ranked(hits)
-    relevant = [hit.passage.document in grades for hit in hits]
+    relevant = [hit.passage.document in grades for hit in hits if hit.rank]
     found = {"precision": fmean(relevant) if relevant else 0.0, "context precision": context_precision(relevant)}
     return {**judged({"": documents}, {"": grades})[""], **found}
 
 
 def ranked(hits: Sequence[Hit]) -> list[str]:
     """The documents of the hits, each where its best passage stands, however the hits were arranged for a prompt."""
-    return list(dict.fromkeys(hit.passage.document for hit in sorted(hits, key=lambda hit: hit.rank)))
+    return list(dict.fromkeys(hit.passage.document for hit in sorted(hits, key=lambda hit: hit.rank) if hit.rank))
 
 
 def context_precision(relevant: Sequence[bool]) -> float:

@@ -1,25 +1,37 @@
-"""Ways to find passages for a query, each a named choice with its own k. "No retrieval" is one of them, not a flag.
+"""A named way to find passages: what is asked, where, what is chosen of what is found, and how much of it is shown.
 
-Knows nothing of prompts or models.
+"No retrieval" is one of them, not a flag. Knows nothing of prompts or models: where a step needs a model, a caller
+lends one.
 """
 
 import asyncio
-import random
-from collections.abc import Callable
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import ClassVar, Final, Literal, Protocol
+from functools import lru_cache
+from typing import Final, Protocol, TypeAlias
 
-from pydantic import ConfigDict
-
-from retrieval.files import STRICT, model_hash
+from retrieval import steps
+from retrieval.expand import KINDS as EXPANSIONS
+from retrieval.expand import Expansion, expansion
+from retrieval.files import model_hash
+from retrieval.filters import keeps, names
 from retrieval.index import Index, open_index
-from retrieval.passage import Hit, Query, RetrievalError
-from retrieval.ranking import fuse
+from retrieval.passage import Hit, Passage, Query, RetrievalError
+from retrieval.ranking import Ranking, fuse
 from retrieval.rerank import Reranker, locate, open_reranker
+from retrieval.reuse import Write
+from retrieval.route import Router, introduction, open_router
+from retrieval.search import KINDS, Hybrid, Search
+from retrieval.settings import Extent, RetrieverSettings
+from retrieval.store import Passages
+from retrieval.vectors import Mask
 
-DEPTH: Final = 100
-"""How far hybrid search looks down each of its two rankings before it fuses them."""
+Step: TypeAlias = Callable[[Query, tuple[Hit, ...]], Awaitable[tuple[Hit, ...]]]
+Merge: TypeAlias = Callable[[Sequence[Ranking], int], Ranking]
+
+MASKS: Final = 64
+"""Filters whose passages are remembered, for each retriever."""
 
 
 class Retriever(Protocol):
@@ -36,136 +48,188 @@ class NoRetrieval:
         return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Dense:
-    """Passages that mean something similar: the nearest vectors."""
+async def _no_model(prompt: str) -> str:
+    raise RetrievalError("this retriever asks a model, and none was lent: name one (--model-url URL --model NAME)")
 
-    index: Index
-    k: int
+
+def _no_tokenizer(text: str) -> int:
+    raise RetrievalError("this retriever counts tokens, and no tokenizer was lent: name one (--tokenizer FOLDER)")
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a caller lends to retrievers that need it."""
+
+    write: Write = _no_model
+    """prompt -> text: a model."""
+    count: Callable[[str], int] = _no_tokenizer
+    """How many tokens a text has for the model that will read it."""
+
+
+NO_HANDS: Final = Hands()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """A search with what stands before it and after it."""
+
+    asks: Expansion
+    allowed: Callable[[Query], Awaitable[Mask | None]]
+    first: Search
+    merge: Merge
+    steps: tuple[Step, ...]
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
-        return self.index.hits(await self.index.nearest(query.text, self.k))
+        queries, rows = await asyncio.gather(self.asks(query), self.allowed(query))
+        rankings = await asyncio.gather(*(self.first.rank(one.text, rows) for one in queries))
+        ranking = self.merge(rankings, self.first.k) if len(rankings) > 1 else rankings[0]
+        hits = self.first.index.hits(ranking)
+        for step in self.steps:
+            hits = await step(query, hits)
+        return hits
+
+
+def open_retriever(settings: RetrieverSettings, hands: Hands = NO_HANDS) -> Retriever:
+    """The retriever, ready to search; RetrievalError when its index, its re-ranker or its router cannot be used."""
+    index = open_index(settings.index)
+    router = open_router(settings.route, index.embedder.question) if settings.route else None
+    return Composed(
+        asks=expansion(settings.expand, hands.write) if settings.expand else _itself,
+        allowed=_Allowed(index, settings, router),
+        first=_search(index, settings),
+        merge=EXPANSIONS[settings.expand.kind].merge if settings.expand else fuse,
+        steps=tuple(_steps(settings, index, router, hands)),
+    )
+
+
+def _search(index: Index, settings: RetrieverSettings) -> Search:
+    if settings.kind == "hybrid":
+        return Hybrid(index, settings.found, settings.weight)
+    return KINDS[settings.kind](index, settings.found)
+
+
+def _steps(settings: RetrieverSettings, index: Index, router: Router | None, hands: Hands) -> Iterator[Step]:
+    """What happens to hits, in this order: moved by rules and by a reader, thinned, cut to k, widened, shown."""
+    if settings.prefer:
+        yield _plain(lambda query, hits: steps.prefer(hits, settings.prefer, query.meta))
+    if settings.rerank:
+        folder = locate(settings.rerank)
+        yield Reread(open_reranker(folder, model_hash(folder)))
+    if settings.distinct is not None:
+        similarity = settings.distinct
+        yield _plain(lambda _, hits: steps.distinct(hits, similarity))
+    yield _plain(lambda _, hits: hits[: settings.k])
+    if settings.show != "passage":
+        yield Widened(index.passages, settings.show)
+    yield Shown(settings, router, hands.count)
+
+
+async def _itself(query: Query) -> tuple[Query, ...]:
+    """The question alone is searched for."""
+    return (query,)
+
+
+def _plain(step: Callable[[Query, tuple[Hit, ...]], tuple[Hit, ...]]) -> Step:
+    async def taken(query: Query, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        return step(query, hits)
+
+    return taken
+
+
+class _Allowed:
+    """Which rows a query may find, by its filter and its domain; None where every one may."""
+
+    def __init__(self, index: Index, settings: RetrieverSettings, router: Router | None) -> None:
+        self._index, self._where, self._router = index, settings.where, router
+        self._label = settings.route.label if settings.route else ""
+        self._mask = lru_cache(maxsize=MASKS)(self._made)
+
+    async def __call__(self, query: Query) -> Mask | None:
+        domain = {self._label: await self._router.label(query.text)} if self._router else {}
+        where = {**self._where, **domain}
+        if not where:
+            return None
+        sent = {name: query.meta[name] for name in names(self._where) if name in query.meta}
+        return await asyncio.to_thread(self._mask, json.dumps([where, sent], default=str, sort_keys=True))
+
+    def _made(self, asked: str) -> Mask:
+        where, sent = json.loads(asked)
+        return self._index.rows(keeps(where, sent))
 
 
 @dataclass(frozen=True, slots=True)
-class Lexical:
-    """Passages that use the same words: BM25. Finds fewer than k where fewer share a word."""
+class Reread:
+    """What was found, in the order of a model that has read each passage with the question."""
 
-    index: Index
-    k: int
-
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        return self.index.hits(await self.index.matching(query.text, self.k))
-
-
-@dataclass(frozen=True, slots=True)
-class Hybrid:
-    """Both rankings, fused by rank: a passage that either puts high, and most of all one that both do."""
-
-    index: Index
-    k: int
-
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        depth = max(DEPTH, 2 * self.k)
-        rankings = await asyncio.gather(self.index.nearest(query.text, depth), self.index.matching(query.text, depth))
-        return self.index.hits(fuse(rankings, self.k))
-
-
-@dataclass(frozen=True, slots=True)
-class Random:
-    """The control arm: any k passages, the same for the same question. A search that is worth its tokens beats it."""
-
-    index: Index
-    k: int
-
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        rows = range(len(self.index.passages))
-        drawn = random.Random(query.text).sample(rows, min(self.k, len(rows)))
-        return self.index.hits([(row, 0.0) for row in drawn])
-
-
-@dataclass(frozen=True, slots=True)
-class Reranked:
-    """What another search finds, in the order of a model that has read each passage with the question."""
-
-    first: Retriever
     reranker: Reranker
-    k: int
 
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        hits = await self.first.search(query)
+    async def __call__(self, query: Query, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
         scores = await self.reranker.scores((query.text, *(hit.passage.searchable for hit in hits)))
         # Sorting is stable: what the model finds equal stays as the first search had it.
-        best = sorted(zip(hits, scores.tolist(), strict=True), key=lambda pair: -pair[1])[: self.k]
+        best = sorted(zip(hits, scores.tolist(), strict=True), key=lambda pair: -pair[1])
         return tuple(Hit(hit.passage, score, rank) for rank, (hit, score) in enumerate(best, start=1))
 
 
-Kind = Literal["dense", "lexical", "hybrid", "random"]
+@dataclass(frozen=True, slots=True)
+class Widened:
+    """Each hit with what stands around it; of two that would overlap, one."""
 
-KINDS: Final[dict[Kind, Callable[[Index, int], Retriever]]] = {
-    "dense": Dense,
-    "lexical": Lexical,
-    "hybrid": Hybrid,
-    "random": Random,
-}
+    passages: Passages
+    extent: Extent
 
+    async def __call__(self, query: Query, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        return await asyncio.to_thread(self._widened, hits)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RerankSettings:
-    """A second reading, by a cross-encoder, of what a retriever finds first."""
-
-    model: Path
-    """The folder of a cross-encoder: `python -m train.reranker` makes one."""
-    depth: int = 20
-    """How many passages it reads. On two CPU cores each costs a question a thirtieth of a second."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise RetrievalError(
-                f"depth is {self.depth}, but a re-ranker reads at least 1 passage; for none, leave it out"
+    def _widened(self, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        wide: list[Hit] = []
+        for hit in hits:
+            document, start, end = hit.passage.document, *self._around(hit.passage)
+            same = [
+                one
+                for one in wide
+                if one.passage.document == document and one.passage.start <= end and start <= one.passage.end
+            ]
+            start, end = (
+                min([start, *(one.passage.start for one in same)]),
+                max([end, *(one.passage.end for one in same)]),
             )
+            passage = self.passages.document(document).cut(start, end)
+            if not same:
+                wide.append(replace(hit, passage=passage))
+                continue
+            # The better of the two hits grows; whatever else it now reaches is part of it.
+            wide[wide.index(same[0])] = replace(same[0], passage=passage)
+            wide = [one for one in wide if one not in same[1:]]
+        return tuple(replace(hit, rank=rank) for rank, hit in enumerate(wide, start=1))
+
+    def _around(self, passage: Passage) -> tuple[int, int]:
+        """From where to where in its document."""
+        if self.extent == "document":
+            return 0, len(self.passages.document(passage.document).text)
+        rows = self.passages.of(passage.document)
+        place = next(row for row in rows if self.passages[row].start == passage.start)
+        before, after = self.passages[max(rows[0], place - 1)], self.passages[min(rows[-1], place + 1)]
+        return before.start, after.end
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrieverSettings:
-    """A named retriever of a stack."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What fits, in the prompt's order, after what is said of the domain in which it was found."""
 
-    kind: Kind
-    index: Path
-    """The folder of an index: `python -m retrieval build DOCS INDEX`."""
-    k: int = 3
-    """How many passages it hands over."""
-    rerank: RerankSettings | None = None
-    """`{model: FOLDER, depth: 20}`; None leaves them in the order in which they were found."""
+    settings: RetrieverSettings
+    router: Router | None
+    count: Callable[[str], int]
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    async def __call__(self, query: Query, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        notes = await self._notes(query)
+        if self.settings.tokens is not None:
+            left = self.settings.tokens - sum(self.count(one.passage.searchable) for one in notes)
+            hits = steps.within(hits, left, self.count)
+        return (*notes, *steps.arrange(hits, self.settings.order))
 
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise RetrievalError(f"k is {self.k}, but a retriever hands over at least 1 passage; for none, use `none`")
-        if self.rerank and self.rerank.depth < self.k:
-            raise RetrievalError(
-                f"rerank.depth is {self.rerank.depth} and k is {self.k}: a re-ranker chooses from what it reads, "
-                "so raise the first or lower the second"
-            )
-
-    def under(self, folder: Path) -> "RetrieverSettings":
-        """The same, with paths that were relative to this folder."""
-        rerank = self.rerank and replace(self.rerank, model=(folder / self.rerank.model).resolve())
-        return replace(self, index=(folder / self.index).resolve(), rerank=rerank)
-
-
-def open_retriever(settings: RetrieverSettings) -> Retriever:
-    """The retriever, ready to search; RetrievalError when its index or its re-ranker cannot be used."""
-    index, found_by = open_index(settings.index), KINDS[settings.kind]
-    if settings.rerank is None:
-        return found_by(index, settings.k)
-    return reranked(found_by(index, settings.rerank.depth), settings.rerank, settings.k)
-
-
-def reranked(first: Retriever, settings: RerankSettings, k: int) -> Reranked:
-    """The best k of what `first` finds; RetrievalError when the model cannot be used."""
-    folder = locate(settings.model)
-    return Reranked(first, open_reranker(folder, model_hash(folder)), k)
+    async def _notes(self, query: Query) -> tuple[Hit, ...]:
+        """What is said of the domain; nobody searched for it, so its rank is 0."""
+        if self.router is None or self.settings.route is None:
+            return ()
+        said = introduction(self.settings.route.about, await self.router.label(query.text))
+        return () if said is None else (Hit(said, 0.0, 0),)

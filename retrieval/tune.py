@@ -23,7 +23,7 @@ from retrieval.metrics import judged
 from retrieval.paired import Difference, Estimate, difference, holm, known, mean
 from retrieval.passage import RetrievalError
 from retrieval.ranking import Ranking, Scores, convex, fuse
-from retrieval.retriever import DEPTH
+from retrieval.search import DEPTH
 from retrieval.topics import Topic, folds
 
 WEIGHTS: Final = tuple(n / 20 for n in range(21))
@@ -64,7 +64,7 @@ class Tuned:
 def tune(index: Index, topics: Sequence[Topic], count: int) -> Tuned:
     """Choose the weight of hybrid search over this index; FileError when there are too few topics for so many folds."""
     parts = folds(topics, count)
-    known = {passage.document for passage in index.passages}
+    known = {document.id for document in index.passages.each_document()}
     if not any(known & topic.grades.keys() for topic in topics):
         raise RetrievalError(
             "the index holds no document that is marked as relevant; was it built from another corpus?"
@@ -149,12 +149,12 @@ async def _candidates_of(index: Index, topic: Topic) -> Candidates:
     k = passages_for(10, index.passages)
     depth = max(DEPTH, 2 * k)
     dense, lexical = await asyncio.gather(index.nearest(topic.text, depth), index.matching(topic.text, depth))
-    rows = sorted({row for row, _ in (*dense, *lexical)})
+    rows = np.unique([row for row, _ in (*dense, *lexical)]).astype(np.int64)
 
     def documents(ranking: Ranking) -> tuple[str, ...]:
         return tuple(dict.fromkeys(index.passages[row].document for row, _ in ranking))
 
-    near, matching = await _scores(index, topic.text, rows)
+    near, matching = await index.scores(topic.text, rows)
     return Candidates(
         topic=topic,
         documents=tuple(index.passages[row].document for row in rows),
@@ -166,14 +166,6 @@ async def _candidates_of(index: Index, topic: Topic) -> Candidates:
             "rrf": documents(fuse((dense, lexical), depth)),
         },
     )
-
-
-async def _scores(index: Index, text: str, rows: Sequence[int]) -> tuple[Scores, Scores]:
-    """The cosine and the BM25 score of each row, found by that search or not."""
-    vector = await index.embedder.question(text)
-    near = np.array([index.vectors.reconstruct(row) for row in rows]) @ vector
-    words = dict(await index.matching(text, len(index.passages)))
-    return near, np.array([words.get(row, 0.0) for row in rows])
 
 
 def _convex(one: Candidates, weight: float) -> tuple[str, ...]:

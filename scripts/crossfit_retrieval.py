@@ -22,16 +22,19 @@ from statistics import fmean
 from typing import Any, Final
 
 from eval.stats import Difference, holm, paired, quantile
+from retrieval.build import build
 from retrieval.console import Parser, stop_politely
 from retrieval.documents import read_documents
 from retrieval.embed import PACKAGED, locate
 from retrieval.files import FileError, file_hash, model_hash, write_atomically
-from retrieval.index import Index, build, open_index
+from retrieval.index import Index, open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import passages_for
 from retrieval.metrics import METRICS, scores
 from retrieval.passage import Query, RetrievalError
-from retrieval.retriever import KINDS, RerankSettings, Retriever, reranked
+from retrieval.retriever import Retriever, open_retriever
+from retrieval.search import KINDS
+from retrieval.settings import RetrieverSettings
 from retrieval.topics import Topic, folds, mixed, read_topics
 from train import embedder, reranker
 from train.door import TrainError
@@ -55,6 +58,8 @@ BEST: Final = (
     "no better than the best that needs no training, as far as these questions show",
 )
 """What is said of a difference that is sure and above 0, sure and below, or not sure."""
+READ: Final = 20
+"""Passages that a re-ranker reads."""
 SURE: Final = 0.05
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -215,9 +220,9 @@ def _tuned(beir: Path, folder: Path, topics: Sequence[Topic], base: BuildSetting
 
 
 def _read_again(beir: Path, folder: Path, topics: Sequence[Topic], base: BuildSettings) -> dict[str, Any]:
-    index, _ = _indexed(beir, folder.parents[1] / "index", base)
-    settings = RerankSettings(model=folder)
-    retriever = reranked(KINDS["hybrid"](index, settings.depth), settings, settings.depth)
+    index = folder.parents[1] / "index"
+    _indexed(beir, index, base)
+    retriever = open_retriever(RetrieverSettings(kind="hybrid", index=index, k=READ, depth=READ, rerank=folder))
     return {
         "seconds": {"part": str(folder), "training": _training_seconds(folder)},
         "scores": {"hybrid, re-ranked": _asked(retriever, topics)},

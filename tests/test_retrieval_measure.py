@@ -18,10 +18,11 @@ from scipy.stats import ttest_rel
 from eval.stats import holm as their_holm
 from eval.stats import t_interval, wilson
 from retrieval.__main__ import main
+from retrieval.build import build
 from retrieval.comparison import quantile
 from retrieval.documents import read_documents
 from retrieval.files import FileError
-from retrieval.index import build, open_index
+from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import WARM_UP, kinds_of, measure
 from retrieval.metrics import METRICS, context_precision, judged, ranked, scores

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.ranking import best, convex, fuse
+from retrieval.ranking import best, convex, fuse, interleave
 
 
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.5]), max_size=30), st.integers(1, 40))
@@ -30,6 +30,18 @@ def test_reciprocal_rank_fusion_by_hand() -> None:
 
 def test_a_tie_goes_to_the_earlier_ranking() -> None:
     assert [row for row, _ in fuse([[(1, 0.5)], [(2, 9.0)]], k=2)] == [1, 2]
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=6, unique=True), max_size=4), st.integers(0, 12))
+def test_interleaving_takes_turns_and_no_row_twice(rows: list[list[int]], k: int) -> None:
+    rankings = [[(row, 1.0) for row in ranking] for ranking in rows]
+
+    merged = interleave(rankings, k)
+
+    turns = [ranking[turn] for turn in range(6) for ranking in rows if turn < len(ranking)]
+    assert [row for row, _ in merged] == list(dict.fromkeys(turns))[:k]
+    assert [score for _, score in merged] == sorted((score for _, score in merged), reverse=True)
+    assert all(score == max(1 / (one.index(row) + 1) for one in rows if row in one) for row, score in merged)
 
 
 candidates = st.lists(st.tuples(st.floats(-1, 1, width=32), st.floats(0, 50, width=32)), max_size=30).map(

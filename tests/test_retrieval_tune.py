@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from retrieval.__main__ import main
+from retrieval.build import build
 from retrieval.documents import read_documents
-from retrieval.index import build
 from retrieval.manifest import BuildSettings
 from retrieval.ranking import convex
 from retrieval.topics import Topic, folds
