@@ -19,6 +19,7 @@ from retrieval.console import Parser, tell_progress
 from retrieval.documents import read_documents
 from retrieval.files import FileError, write_jsonl
 from retrieval.generation import in_use
+from retrieval.grid import variants, write_retrievers
 from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import handing_over, kinds_of, measure, read_named, rows
@@ -53,22 +54,20 @@ def _build(arguments: argparse.Namespace) -> None:
     tell_progress("retrieval")
     if bool(arguments.model_url) != bool(arguments.model):
         raise RetrievalError("--model-url says where a model is served and --model which one it is; give both")
-    settings = BuildSettings(
-        embedder=arguments.embedder,
-        size=arguments.size,
-        overlap=arguments.overlap,
-        view=arguments.view,
-        writer=arguments.model,
-        vectors=arguments.vectors,
-        language=arguments.language,
+    base = BuildSettings(
+        embedder=arguments.embedder, writer=arguments.model, vectors=arguments.vectors, language=arguments.language
     )
-    before, started = in_use(arguments.index), time.perf_counter()
-    made = build(read_documents(arguments.documents), arguments.index, settings)
-    news = "up to date, nothing to do" if made == before else f"built in {time.perf_counter() - started:.0f} s"
-    print(
-        f"{arguments.index}: {news}: {made.documents:,} documents, {made.passages:,} passages. "
-        f'Next: python -m retrieval search {arguments.index} "your question"'
-    )
+    wanted = variants(arguments.index, base, arguments.size, arguments.overlap, arguments.view)
+    documents = tuple(read_documents(arguments.documents))
+    for index, settings in wanted.items():
+        before, started = in_use(index), time.perf_counter()
+        made = build(documents, index, settings)
+        news = "up to date, nothing to do" if made == before else f"built in {time.perf_counter() - started:.0f} s"
+        print(f"{index}: {news}: {made.documents:,} documents, {made.passages:,} passages.")
+    if len(wanted) > 1:
+        print(f"Next: python -m retrieval measure {write_retrievers(arguments.index, wanted)} BEIR_DIR")
+    else:
+        print(f'Next: python -m retrieval search {arguments.index} "your question"')
 
 
 def _search(arguments: argparse.Namespace) -> None:
@@ -169,18 +168,31 @@ def _add_build(commands: Commands) -> None:
         default=DEFAULTS.embedder,
         help="a sentence-transformers model (default: the packaged %(default)s)",
     )
+    several = "; several make several indexes to compare"
     parser.add_argument(
-        "--size", type=int, default=DEFAULTS.size, help="most characters of a passage (default: %(default)s)"
+        "--size",
+        metavar="N",
+        type=int,
+        nargs="+",
+        default=[DEFAULTS.size],
+        help=f"most characters of a passage{several} (default: {DEFAULTS.size})",
     )
     parser.add_argument(
-        "--overlap", type=int, default=DEFAULTS.overlap, help="characters it may repeat (default: %(default)s)"
+        "--overlap",
+        metavar="N",
+        type=int,
+        nargs="+",
+        default=[DEFAULTS.overlap],
+        help=f"characters it may repeat of the one before{several} (default: {DEFAULTS.overlap})",
     )
     parser.add_argument(
         "--view",
+        metavar="NAME",
+        nargs="+",
         choices=get_args(View),
-        default=DEFAULTS.view,
-        help="what of a passage is searched; summary, questions and context are written by --model (default: "
-        "%(default)s)",
+        default=[DEFAULTS.view],
+        help=f"what of a passage is searched: {', '.join(get_args(View))}, of which --model writes the last three"
+        f"{several} (default: {DEFAULTS.view})",
     )
     parser.add_argument("--model-url", metavar="URL", default="", help="an OpenAI-compatible server that writes them")
     parser.add_argument("--model", metavar="NAME", default="", help="the model there")

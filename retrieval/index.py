@@ -79,11 +79,11 @@ def open_index(path: Path) -> Index:
 def _open(generation: Path, manifest_text: str) -> Index:
     """Opened once for all who use it; the manifest's text is what tells two generations of one name apart."""
     manifest = verified(generation)
-    settings = manifest.inputs.settings
+    settings, vectors = manifest.inputs.settings, generation / VECTORS
     index = Index(
         manifest=manifest,
         passages=Passages(generation),
-        vectors=Vectors.load(generation / VECTORS, manifest.kind, manifest.probes),
+        vectors=Vectors.load(vectors, manifest.kind, manifest.probes).accelerated(vectors),
         words=Words.load(generation / WORDS, settings.language),
         embedder=_embedder(generation.parent, manifest.inputs),
     )
