@@ -21,10 +21,11 @@ from eval.record import Failure, Journal, RunError, record_of
 from eval.scorers import build
 from eval.task import Example
 from retrieval.passage import Query
-from retrieval.retriever import Retriever, open_retriever
+from retrieval.retriever import Retriever
 from serve.chat import ServeError, Unavailable
 from serve.combination import GOLD, Combination
 from serve.engine import Engine
+from serve.opened import open_all
 from serve.pipeline import Pipeline, probe_adapters
 
 Job = tuple[Combination, Example]
@@ -60,8 +61,7 @@ def pending(results: Results) -> list[Job]:
 def _ask_all(grid: Grid, results: Results, jobs: list[Job], folder: Path) -> None:
     """Open what the jobs need, cheapest first, so that a missing index is said before an engine is started."""
     stack = grid.stack.only(cell for cell, _ in jobs)
-    for settings in stack.retrievers.values():
-        open_retriever(settings)
+    open_all(stack)
     with ExitStack() as stay:
         records = stay.enter_context(Journal(folder / "records.jsonl"))
         failures = stay.enter_context(Journal(folder / "failures.jsonl"))
