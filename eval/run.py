@@ -19,6 +19,7 @@ from eval.gold import GoldRetriever
 from eval.grid import Grid
 from eval.record import Failure, Journal, RunError, record_of
 from eval.scorers import build
+from eval.shown import refuse_test_questions
 from eval.task import Example
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 def run(grid: Grid, folder: Path) -> Results:
     """Answer what is not answered yet. Raises RunError, with everything so far kept, when it cannot go on."""
+    refuse_test_questions(grid)
     with locked(folder):
         for sentence in prepare(grid, folder):
             log.warning(sentence)
