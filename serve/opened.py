@@ -13,7 +13,9 @@ from retrieval.files import FileError
 from retrieval.generation import CURRENT
 from retrieval.passage import RetrievalError
 from retrieval.retriever import NO_HANDS, Hands, NoRetrieval, Retriever, open_retriever
+from retrieval.reuse import Write
 from serve.combination import NONE
+from serve.hands import counter
 from serve.stack import Stack
 from serve.strategies import Strategy, build
 
@@ -55,8 +57,14 @@ class Opened:
         return replace(self, retrievers=retrievers, strategies=strategies, pointers=now)
 
 
-def open_all(stack: Stack, hands: Hands = NO_HANDS) -> Opened:
-    """Everything that the stack names; RetrievalError or FileError for the first that cannot be used."""
+def open_all(stack: Stack, write: Write = NO_HANDS.write) -> Opened:
+    """Everything that the stack names; RetrievalError or FileError for the first that cannot be used.
+
+    `write` is the stack's model. Without one everything opens too: what is wrong is said before an engine is started.
+    """
+    hands = Hands(write=write, count=counter(stack.model))
+    if any(settings.tokens for settings in stack.retrievers.values()):
+        hands.count("")
     pointers = _pointers(stack)
     retrievers: dict[str, Retriever] = {NONE: NoRetrieval()}
     retrievers |= {name: open_retriever(settings, hands) for name, settings in stack.retrievers.items()}

@@ -16,10 +16,10 @@ from typing import Final, Self, TypeVar
 import httpx
 
 from retrieval.passage import Hit, Query
-from retrieval.retriever import Hands, Retriever
+from retrieval.retriever import Retriever
 from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError
 from serve.combination import BASE, Combination
-from serve.hands import WRITING, Writer, counter, metered
+from serve.hands import WRITING, Writer, metered
 from serve.opened import Opened, open_all
 from serve.stack import Stack
 from serve.strategies import STREAMED, Strategy, shown
@@ -38,8 +38,7 @@ class Pipeline:
         """`transport` leads to an engine of our own (`Engine.transport`); without it, `stack.url` is called."""
         self.stack: Final = stack
         self._http: Final = connect(stack.url, transport)
-        hands = Hands(write=Writer(self.model(BASE, WRITING)), count=counter(stack.model))
-        self._opened: Opened = open_all(stack, hands)
+        self._opened: Opened = open_all(stack, Writer(self.model(BASE, WRITING)))
 
     async def __aenter__(self) -> Self:
         return self

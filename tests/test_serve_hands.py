@@ -5,21 +5,28 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from retrieval.passage import Hit, Query, RetrievalError
+from retrieval.build import build
+from retrieval.expand import ExpandSettings
+from retrieval.manifest import BuildSettings
+from retrieval.passage import Document, Query, RetrievalError
 from retrieval.reuse import Write
+from retrieval.settings import RetrieverSettings
 from serve.chat import Message, Reply, Sampling, Unavailable, Usage
 from serve.combination import BASE, Combination
-from serve.hands import WRITING, Writer, counter, metered
+from serve.hands import Writer, counter, metered
+from serve.opened import open_all
 from serve.pipeline import Pipeline
 from serve.stack import Stack
 from serve.strategies import StrategySettings
-from tests.serve_stub import echoing
+from tests.serve_stub import counted, echoing
+from tests.tiny_search import make_embedder
 
 POCKET = Path(__file__).parents[1] / "scripts/pocket/model"
 
@@ -124,44 +131,63 @@ async def test_the_oldest_prompt_is_forgotten_first() -> None:
     assert model.asked == ["a", "b", "c", "a"]
 
 
-@dataclass(frozen=True)
-class Rewording:
-    """A retriever that asks a model, and finds nothing."""
-
-    write: Write
-
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        # In tasks of its own, as retrievers ask.
-        await asyncio.gather(self.write(f"Reword: {query.text}"))
-        return ()
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    documents = [Document(id=f"d{n}", title="", text=f"d{n} true") for n in range(3)]
+    build(documents, folder / "words", BuildSettings(embedder=str(make_embedder(folder / "embedder"))))
+    return folder / "words"
 
 
-async def test_an_answer_costs_what_its_retriever_asked_too_whoever_asked_it_first() -> None:
+def stack_of(index: Path, url: str, **settings: Any) -> Stack:
+    """With a retriever that searches as it is asked, and one with more settings."""
+    return Stack(
+        model="pocket",
+        url=url,
+        strategies={
+            "direct": StrategySettings(kind="direct"),
+            "told": StrategySettings(kind="instructed", instructions="Be brief."),
+        },
+        retrievers={
+            "plain": RetrieverSettings(kind="lexical", index=index),
+            "more": RetrieverSettings(kind="lexical", index=index, **settings),
+        },
+    )
+
+
+async def test_an_answer_costs_what_its_retriever_asked_too_whoever_asked_it_first(index: Path) -> None:
+    query = Query("d1 or d2?")
+    expand = ExpandSettings(kind="multi", instructions="Reword it.")
     with echoing() as echo:
-        stack = Stack(
-            model="pocket",
-            url=echo.url,
-            strategies={
-                "direct": StrategySettings(kind="direct"),
-                "told": StrategySettings(kind="instructed", instructions="Be brief."),
-            },
-        )
-        async with Pipeline(stack) as pipeline:
-            reworded = Rewording(Writer(pipeline.model(BASE, WRITING)))
-            ways = [Combination(BASE, "none", name) for name in stack.strategies]
-            plain = [await pipeline.ask(way, QUERY) for way in ways]
-            asked = [await pipeline.ask(way, QUERY, retriever=reworded) for way in ways]
-            heard = [piece async for piece in pipeline.stream(ways[0], QUERY, retriever=reworded)][-1]
+        async with Pipeline(stack_of(index, echo.url, expand=expand)) as pipeline:
+            plain, more = [
+                [await pipeline.ask(Combination(BASE, retriever, name), query) for name in ("direct", "told")]
+                for retriever in ("plain", "more")
+            ]
+            heard = [piece async for piece in pipeline.stream(Combination(BASE, "more", "direct"), query)][-1]
 
-    bodies = [body for body in echo.asked if body["messages"][0]["content"].startswith("Reword")]
-    cost = Usage(4, 6)  # "Reword: Who rules Varn?" and "pocket heard Reword: Who rules Varn?"
-    assert [one.usage for one in asked] == [one.usage + cost for one in plain]
-    assert getattr(heard, "usage", None) == asked[0].usage
-    assert len(bodies) == 1
-    assert (bodies[0]["temperature"], bodies[0]["max_tokens"]) == (0.0, 256)
+    asked = [body for body in echo.asked if body["messages"][0]["content"].startswith("Reword it.")]
+    assert len(asked) == 1
+    assert (asked[0]["model"], asked[0]["temperature"], asked[0]["max_tokens"]) == ("pocket", 0.0, 256)
+    cost = Usage(**counted(asked[0]))
+    assert cost == Usage(6, 6)  # "Reword it. Question: d1 or d2?" and "pocket heard Question: d1 or d2?"
+    assert [one.usage for one in more] == [one.usage + cost for one in plain]
+    assert getattr(heard, "usage", None) == more[0].usage
 
 
-QUERY = Query("Who rules Varn?")
+async def test_a_budget_counts_the_tokens_of_the_stacks_own_model(index: Path) -> None:
+    with echoing() as echo:
+        stack = stack_of(index, echo.url, tokens=1)
+        async with Pipeline(replace(stack, model=str(POCKET))) as pipeline:
+            answer = await pipeline.ask(Combination(BASE, "plain", "direct"), Query("d1 d2"))
+            tight = await pipeline.ask(Combination(BASE, "more", "direct"), Query("d1 d2"))
+
+    assert (len(answer.sources), len(tight.sources)) == (2, 0)
+
+
+def test_a_budget_without_a_tokenizer_is_refused_before_anything_is_asked(index: Path) -> None:
+    with pytest.raises(RetrievalError, match="the tokenizer of the model pocket is not on this machine"):
+        open_all(stack_of(index, "http://127.0.0.1:9/v1", tokens=100))
 
 
 def test_tokens_are_counted_as_the_models_own_library_counts_them() -> None:

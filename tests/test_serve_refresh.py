@@ -13,7 +13,7 @@ from retrieval.build import build
 from retrieval.generation import CURRENT, current
 from retrieval.manifest import BuildSettings
 from retrieval.passage import Document, Query
-from retrieval.retriever import RetrieverSettings
+from retrieval.settings import RetrieverSettings
 from retrieval.store import DOCUMENTS
 from serve.chat import Answer
 from serve.combination import Combination
