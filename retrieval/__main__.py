@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from retrieval.console import Parser
-from retrieval.documents import read_documents
+from retrieval.documents import KINDS, read_documents
 from retrieval.files import FileError
 from retrieval.generation import in_use
 from retrieval.index import build, open_index
@@ -43,10 +43,12 @@ def main(words: Sequence[str] | None = None) -> int:
 def _build(arguments: argparse.Namespace) -> None:
     settings = BuildSettings(embedder=arguments.embedder, size=arguments.size, overlap=arguments.overlap)
     before = in_use(arguments.index)
-    made = build(read_documents(arguments.documents), arguments.index, settings)
+    documents = read_documents(arguments.documents)
+    made = build(documents, arguments.index, settings)
     news = "up to date, nothing to do" if made == before else "built"
+    skipped = f", {len(documents.skipped)} files skipped (see above)" if documents.skipped else ""
     print(
-        f"{arguments.index}: {news}: {made.documents} documents, {made.passages} passages. "
+        f"{arguments.index}: {news}: {made.documents} documents, {made.passages} passages{skipped}. "
         f'Next: python -m retrieval search {arguments.index} "your question"'
     )
 
@@ -102,7 +104,7 @@ def _add_build(commands: Commands) -> None:
     )
     parser.set_defaults(command=_build)
     parser.add_argument(
-        "documents", metavar="DOCS", type=Path, help="a corpus.jsonl, or a folder of .txt and .md files"
+        "documents", metavar="DOCS", type=Path, help=f"a corpus.jsonl, a file, or a folder of files ({KINDS})"
     )
     parser.add_argument("index", metavar="INDEX", type=Path, help="the index's folder, e.g. out/index/docs")
     parser.add_argument(
