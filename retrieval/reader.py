@@ -59,7 +59,9 @@ class Reader:
 
     def read(self, path: Path) -> list[Document]:
         """All documents of the file. FileError says why there are none; half a file is never read."""
-        child = self._child = self._child or _started(self._limits)
+        if self._child is None or self._child.poll() is not None:
+            self._child = _started(self._limits)
+        child = self._child
         documents: list[Document] = []
         try:
             assert child.stdin
