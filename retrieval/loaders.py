@@ -43,9 +43,9 @@ def load(path: Path, characters: int) -> Iterator[Document]:
             yield document
     except (FileError, MemoryError):
         raise
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # the libraries promise nothing about what a broken file makes them raise
+        if isinstance(error, OSError) and error.filename:
+            raise FileError(f"{path}: cannot be read: {error.strerror}") from None
         why = f"{type(error).__name__}: {error}"[:200]
         raise FileError(
             f"{path}: is no {path.suffix} file that can be read ({why}): save it again, or convert it"
@@ -75,7 +75,7 @@ def _pdf(path: Path, characters: int) -> Iterator[Document]:
     if reader.is_encrypted and not reader.decrypt(""):
         raise FileError(f"{path}: is encrypted: save it without a password")
     pages = [page.extract_text() for page in reader.pages]
-    if not any(map(str.strip, pages)):
+    if pages and not any(map(str.strip, pages)):
         raise FileError(f"{path}: its {len(pages)} pages hold no text: if they are scans, run text recognition on them")
     yield _paged(path, pages)
 

@@ -1,14 +1,17 @@
 """Files of every kind, whole and broken, through the real child process."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import date
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -235,6 +238,62 @@ def test_a_file_that_kills_its_reader_is_left_and_the_next_one_read(tmp_path: Pa
     assert [document.text for document in after] == ["Next."]
 
 
+def test_whatever_is_in_a_file_it_is_read_or_refused_in_a_sentence(reader: Reader, tmp_path: Path) -> None:
+    random = Random(0)
+    whole = [
+        make_pdf(tmp_path / "a.pdf", "Thirty days.", "Forty."),
+        make_docx(tmp_path / "a.docx", "Heading", ["Text."]),
+        make_pptx(tmp_path / "a.pptx", ("Title", "Text.")),
+        make_xlsx(tmp_path / "a.xlsx", {"Sheet": [["a", 1]]}),
+    ]
+
+    said = [attempt(reader, damaged(file, random)) for file in whole for _ in range(25)]
+
+    assert [line for line in said if line and not re.search(r": (is no|holds no|unpacks|took|takes) ", line)] == []
+    assert len(set(said)) > 5
+    assert [len(reader.read(file)) for file in whole] == [1, 1, 1, 1]
+
+
+def damaged(file: Path, random: Random) -> Path:
+    """A copy with some bytes changed and some lost."""
+    content = bytearray(file.read_bytes())
+    for _ in range(random.choice([1, 5, 50])):
+        place = random.randrange(len(content))
+        content[place : place + random.choice([1, 1, 100])] = [random.randrange(256)]
+    copy = file.with_stem("damaged")
+    copy.write_bytes(content)
+    return copy
+
+
+def attempt(reader: Reader, file: Path) -> str:
+    """What is said of the file; empty when it could be read."""
+    try:
+        reader.read(file)
+    except FileError as error:
+        return str(error)
+    return ""
+
+
+def test_a_child_whose_program_is_killed_ends_with_its_time(tmp_path: Path) -> None:
+    slow = make_docx(tmp_path / "slow.docx", "Slow", SLOW)
+    code = f"from retrieval.reader import *; Reader(Limits(seconds=2)).read(Path({str(slow)!r}))"
+    program = subprocess.Popen([sys.executable, "-c", code])
+    until(lambda: bool(children(program.pid)))
+    (child,) = children(program.pid)
+
+    program.kill()
+    program.wait()
+
+    until(lambda: not Path(f"/proc/{child}/cmdline").exists())
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_no_child_outlives_its_reader(tmp_path: Path) -> None:
     (tmp_path / "next.txt").write_text("Next.")
     before = children()
@@ -248,13 +307,13 @@ def test_no_child_outlives_its_reader(tmp_path: Path) -> None:
     assert children() == before
 
 
-def children() -> set[int]:
-    """The readers that this process has started and that live."""
+def children(program: int | None = None) -> set[int]:
+    """The readers that this program, or another, has started and that live."""
     found = set()
     for place in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"retrieval.reader" in (place / "cmdline").read_bytes():
+            if parent == (program or os.getpid()) and b"retrieval.reader" in (place / "cmdline").read_bytes():
                 found.add(int(place.name))
         except OSError:
             continue
