@@ -31,7 +31,7 @@ NAMED: Final = 5
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Reading(Iterator[Document]):
     """Documents as they are read; at their end, `skipped` says which files were left out and why."""
 

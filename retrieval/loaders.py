@@ -46,7 +46,7 @@ def load(path: Path, characters: int) -> Iterator[Document]:
     except Exception as error:  # the libraries promise nothing about what a broken file makes them raise
         if isinstance(error, OSError) and error.filename:
             raise FileError(f"{path}: cannot be read: {error.strerror}") from None
-        why = f"{type(error).__name__}: {error}"[:200]
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise FileError(
             f"{path}: is no {path.suffix} file that can be read ({why}): save it again, or convert it"
         ) from None
@@ -76,7 +76,7 @@ def _pdf(path: Path, characters: int) -> Iterator[Document]:
         raise FileError(f"{path}: is encrypted: save it without a password")
     pages = [page.extract_text() for page in reader.pages]
     if pages and not any(map(str.strip, pages)):
-        raise FileError(f"{path}: its {len(pages)} pages hold no text: if they are scans, run text recognition on them")
+        raise FileError(f"{path}: no page holds text: if it is a scan, run text recognition on it")
     yield _paged(path, pages)
 
 

@@ -23,8 +23,8 @@ from retrieval.passage import Document, RetrievalError
 
 OUT_OF_MEMORY: Final = 77
 """How the child leaves when a file needs more memory than it may have."""
-FORBIDDEN: Final = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty")
-"""What a file may not make its reader do, by the names of Python's audit events."""
+FORBIDDEN: Final = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork")
+"""What a file may not make its reader do, as Python's audit events begin; compiled code has no such events."""
 ROOT: Final = Path(__file__).resolve().parents[1]
 
 
@@ -32,7 +32,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 class Limits:
     """What one file may cost."""
 
-    seconds: float = 60
+    seconds: float = 120
     """The longest wait for the first document of a file, and for each one after it."""
     memory_bytes: int = 2 << 30
     """Address space of the child, of which the libraries take 0.5 GB."""
@@ -141,7 +141,9 @@ def main() -> None:
 
 def confine(memory_bytes: int) -> None:
     """Take from this process, for good, the network, other programs, and memory beyond the limit."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    room = memory_bytes if most == resource.RLIM_INFINITY else min(memory_bytes, most)
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     logging.disable()

@@ -155,7 +155,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reading, lis
     ("name", "says"),
     [
         ("locked.pdf", "is encrypted: save it without a password"),
-        ("scan.pdf", "its 2 pages hold no text: if they are scans, run text recognition on them"),
+        ("scan.pdf", "no page holds text: if it is a scan, run text recognition on it"),
         ("cut.pdf", "is no .pdf file that can be read"),
         ("junk.pdf", "is no .pdf file that can be read"),
         ("junk.docx", "is no .docx file that can be read"),
@@ -222,6 +222,16 @@ def test_a_file_that_eats_memory_is_left_and_the_next_one_read(tmp_path: Path) -
     assert [document.text for document in after] == ["Next."]
 
 
+def test_a_table_that_swells_is_left(tmp_path: Path) -> None:
+    (tmp_path / "swells.csv").write_text("a" * 10_000 + ",b\n" + "1,2\n" * 1000)
+
+    with (
+        Reader(Limits(file_bytes=1 << 20)) as reader,
+        pytest.raises(FileError, match=r"swells.csv: its documents come to more than 1 MB: split it"),
+    ):
+        reader.read(tmp_path / "swells.csv")
+
+
 def test_a_file_that_kills_its_reader_is_left_and_the_next_one_read(tmp_path: Path) -> None:
     slow = make_docx(tmp_path / "slow.docx", "Slow", SLOW)
     (tmp_path / "next.txt").write_text("Next.")
@@ -249,7 +259,9 @@ def test_whatever_is_in_a_file_it_is_read_or_refused_in_a_sentence(reader: Reade
 
     said = [attempt(reader, damaged(file, random)) for file in whole for _ in range(25)]
 
-    assert [line for line in said if line and not re.search(r": (is no|holds no|unpacks|took|takes) ", line)] == []
+    assert [
+        line for line in said if line and not re.search(r": (is no|no page|holds no|unpacks|took|takes) ", line)
+    ] == []
     assert len(set(said)) > 5
     assert [len(reader.read(file)) for file in whole] == [1, 1, 1, 1]
 
