@@ -12,11 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from retrieval.build import build
 from retrieval.console import Parser
 from retrieval.documents import KINDS, read_documents
 from retrieval.files import FileError
 from retrieval.generation import in_use
-from retrieval.index import build, open_index
+from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import METRICS, measure, read_topics
 from retrieval.passage import Hit, Query, RetrievalError

@@ -1,18 +1,16 @@
 """Documents into passages, each of which knows where it stands: `document.text[start:end]` is its text.
 
-A short document stays whole; a long one is cut where a paragraph, a sentence or at worst a word ends.
-Knows nothing of tokens or embedders.
+A short document stays whole; semchunk cuts a long one where it holds together least: between paragraphs, lines,
+sentences, clauses, at worst words. The only door to that library. Knows nothing of tokens or embedders.
 """
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from retrieval.passage import Document, Passage
 
-PARAGRAPH: Final = re.compile(r"\n\s*?\n")
-SENTENCE: Final = re.compile(r"[.!?]['\")\]]*\s")
-WORD: Final = re.compile(r"\s")
+WORD: Final = re.compile(r"(?<=\s)\S")
 VISIBLE: Final = re.compile(r"\S")
 
 
@@ -24,40 +22,29 @@ def passages(document: Document, size: int, overlap: int) -> Iterator[Passage]:
 
 
 def spans(text: str, size: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Where each passage starts and ends; `overlap` is less than half of `size`, so that each begins after the last.
+    """Where each passage starts and ends, in characters; `overlap` is less than half of `size`.
 
     >>> text = "One two. Three four. Five six. Seven."
-    >>> [text[start:end] for start, end in spans(text, 22, 10)]
+    >>> [text[start:end] for start, end in spans(text, 22, 0)]
     ['One two. Three four.', 'Five six. Seven.']
     """
-    start, last = _begin(text, 0), len(text.rstrip())
-    while last - start > size:
-        cut = _cut(text, start + size // 2, start + size + 1)
-        yield start, start + len(text[start:cut].rstrip())
-        start = _begin(text, _resume(text, cut - overlap, cut))
-    if start < last:
-        yield start, last
+    import semchunk
+
+    if len(text.strip()) <= size:
+        pieces: Any = [(0, len(text))]
+    else:
+        # semchunk's own overlap makes pieces that are longer than `size`: ours leaves room, and reaches back.
+        pieces = semchunk.chunkerify(len, size - overlap, memoize=False)(text, offsets=True)[1]
+    before = 0
+    for first, last in pieces:
+        end = first + len(text[first:last].rstrip())
+        start = _begin(text, max(first - overlap, before) if before else first, first)
+        if start < end:
+            yield start, end
+            before = start + 1
 
 
-def _begin(text: str, start: int) -> int:
-    """The first character from `start` that is not white."""
-    found = VISIBLE.search(text, start)
+def _begin(text: str, low: int, high: int) -> int:
+    """The first beginning of a word between the two, or else the first visible character from `high` on."""
+    found = WORD.search(text, low, high) or VISIBLE.search(text, high)
     return found.start() if found else len(text)
-
-
-def _cut(text: str, low: int, high: int) -> int:
-    """The last end of a paragraph between the two, or else of a sentence, or else of a word."""
-    for boundary in (PARAGRAPH, SENTENCE, WORD):
-        ends = [match.end() for match in boundary.finditer(text, low, high)]
-        if ends:
-            return ends[-1]
-    return high - 1
-
-
-def _resume(text: str, low: int, cut: int) -> int:
-    """Where the next passage begins: with the first sentence after `low`, or else the first word."""
-    for boundary in (SENTENCE, WORD):
-        match = boundary.search(text, low, cut)
-        if match:
-            return match.end()
-    return low

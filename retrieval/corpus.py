@@ -4,7 +4,6 @@ All bad lines are said at once. Knows nothing of folders or of other kinds of fi
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,6 @@ from retrieval.files import FileError, read_jsonl
 from retrieval.passage import Document
 
 EXAMPLE: Final = '{"_id": "d1", "title": "", "text": "..."}'
-SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 SHOWN: Final = 20
 """The same mistake a million times is reported with this many sentences."""
 CHARACTERS: Final = 20_000_000
@@ -60,12 +58,20 @@ def _problem(row: Mapping[str, Any], characters: int) -> str:
         return f'document {row["_id"]!r} needs a "text" that is text'
     if not isinstance(row.get("title", ""), str):
         return f'the "title" of document {row["_id"]!r} is not text'
-    # JSON can spell half of a surrogate pair; no file in UTF-8 can hold it.
-    half = SURROGATE.search(json.dumps(dict(row), ensure_ascii=False))
+    half = _half(row)
     if half:
-        return f"document {row['_id']!r} holds {half[0]!r}, half of a character: write both halves, or none"
+        return f"document {row['_id']!r} holds {half!r}, half of a character: write both halves, or none"
     long = too_long(row["text"], characters)
     return f"document {row['_id']!r} {long}" if long else ""
+
+
+def _half(row: Mapping[str, Any]) -> str:
+    """Half of a surrogate pair: JSON can spell it, no file in UTF-8 can hold it. Empty when there is none."""
+    try:
+        json.dumps(dict(row), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return str(error.object[error.start])
+    return ""
 
 
 def _document(row: Mapping[str, Any]) -> Document:

@@ -13,9 +13,9 @@ from typing import Final
 
 from tqdm import tqdm
 
-from retrieval.corpus import SURROGATE, read_corpus, shortened
+from retrieval.corpus import read_corpus, shortened
 from retrieval.files import FileError
-from retrieval.loaders import LOADERS
+from retrieval.loaders import LOADERS, SURROGATE
 from retrieval.passage import Document
 from retrieval.reader import Limits, Reader
 

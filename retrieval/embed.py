@@ -4,7 +4,6 @@ Knows nothing of passages or indexes. Needs no network: a model is a folder on t
 """
 
 import logging
-import sys
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -53,8 +52,8 @@ class Embedder:
         """`await embedder.question(text)` is the text's vector; the same text is embedded once."""
 
     def passages(self, texts: list[str]) -> Vectors:
-        """A row for each text, with a progress bar where someone is looking."""
-        vectors = self._model.encode_document(texts, normalize_embeddings=True, show_progress_bar=sys.stderr.isatty())
+        """A row for each text."""
+        vectors = self._model.encode_document(texts, normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)
 
     def _questions(self, texts: list[str]) -> Vectors:

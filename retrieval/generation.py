@@ -1,8 +1,8 @@
 """An index's life on disk: immutable generations, and CURRENT, which names the one in use.
 
     handbook/
-      CURRENT        gen-0002
-      gen-0002/      manifest.json, index.faiss, passages.jsonl, words/
+      CURRENT        gen-0002, and the hash of its manifest
+      gen-0002/      manifest.json, documents.jsonl, passages.npy, index.faiss, words/ ...
       gen-0001/      the one before; older ones are removed
 
 A generation is written aside, flushed, renamed, and only then named by CURRENT: whenever a build dies, there is the old
@@ -41,9 +41,12 @@ def current(index: Path) -> Path:
     pointer = index / CURRENT
     if not pointer.is_file():
         raise unusable(index, index, "there is no index here")
-    name = read_text(pointer).strip()
-    if not GENERATION.fullmatch(name) or not (index / name / MANIFEST).is_file():
+    name, _, sha256 = read_text(pointer).strip().partition(" ")
+    manifest = index / name / MANIFEST
+    if not GENERATION.fullmatch(name) or not manifest.is_file():
         raise unusable(index, pointer, f"names {name!r}, which is not a whole generation")
+    if file_hash(manifest) != sha256:
+        raise unusable(index, manifest, f"is not what was written: {CURRENT} has another hash of it")
     return index / name
 
 
@@ -116,7 +119,7 @@ def _put_in_use(index: Path, aside: Path) -> None:
     number = int(newest[0].name.removeprefix("gen-")) + 1 if newest else 1
     generation = aside.rename(index / f"gen-{number:04}")
     flush(index)
-    write_atomically(index / CURRENT, generation.name + "\n")
+    write_atomically(index / CURRENT, f"{generation.name} {file_hash(generation / MANIFEST)}\n")
     flush(index)
 
 

@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from retrieval.corpus import SURROGATE, read_corpus, too_long
+from retrieval.corpus import read_corpus, too_long
 from retrieval.files import FileError
 from retrieval.passage import Document
 from retrieval.table import read_table
@@ -21,6 +21,8 @@ from retrieval.table import read_table
 Loader: TypeAlias = Callable[[Path, int], Iterable[Document]]
 """(file, most characters of a document) -> its documents; any exception means that it has none to give."""
 
+SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+"""Half of a character, which a broken font or file name leaves behind and no file in UTF-8 could hold."""
 UTF8_BYTES: Final = 4
 """The most bytes of a character: a longer file need not be read to be refused."""
 UNPACKED_BYTES: Final = 1 << 30
@@ -151,7 +153,7 @@ def _paged(path: Path, pages: Iterable[str]) -> Document:
 
 
 def _clean(text: str) -> str:
-    """Without what a broken font or encoding leaves behind and no file in UTF-8 could hold."""
+    """Without halves of characters, and without the null bytes that a broken font is read as."""
     return SURROGATE.sub("\ufffd", text).replace("\0", "")
 
 

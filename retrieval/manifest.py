@@ -9,9 +9,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from retrieval.embed import PACKAGED
 from retrieval.files import STRICT
+from retrieval.lexical import check_language
 from retrieval.passage import RetrievalError
+from retrieval.vectors import Kind
+from retrieval.views import View, by_a_model
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised when the same inputs would make other files; an index of another format is built again."""
 
 
@@ -25,10 +28,25 @@ class BuildSettings:
     """The most characters of a passage; a document that is no longer stays whole."""
     overlap: int = 100
     """How many characters a passage may repeat of the one before it."""
+    view: View = "titled"
+    """What of a passage is searched."""
+    writer: str = ""
+    """The model that writes it, where a model does; another one makes another index."""
+    vectors: Kind | None = None
+    """How vectors are kept; None: by how many there are."""
+    language: str = "english"
+    """Whose stems and stop words lexical search knows; `none` compares words as they are written."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
+        check_language(self.language)
+        if by_a_model(self.view) != bool(self.writer):
+            raise RetrievalError(
+                f"what is searched is {self.view!r}, which a model writes: name it (--model-url URL --model NAME)"
+                if by_a_model(self.view)
+                else f"what is searched is {self.view!r}, which no model writes: leave {self.writer!r} out"
+            )
         if not 0 <= 2 * self.overlap < self.size:
             raise RetrievalError(
                 f"an overlap of {self.overlap} characters is too much for passages of {self.size}: less than half fits"
@@ -53,6 +71,9 @@ class Manifest:
     documents: int
     passages: int
     dimension: int
+    kind: Kind
+    probes: int
+    """How vectors are kept, and how many groups of them a search reads (0: there are no groups)."""
     metric: Literal["inner_product"] = "inner_product"
     """Of unit vectors, so it is the cosine."""
     fulcrum: str = field(default_factory=lambda: version("fulcrum"))

@@ -1,25 +1,49 @@
-"""Ways to find passages for a query, each a named choice with its own k. "No retrieval" is one of them, not a flag.
+"""Ways to find passages for a query, each a named choice. "No retrieval" is one of them, not a flag.
 
-Knows nothing of prompts or models.
+Knows nothing of prompts or models: where a step needs a model, a caller lends one.
 """
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Protocol
 
+import numpy as np
 from pydantic import ConfigDict
 
 from retrieval.files import STRICT, model_hash
 from retrieval.index import Index, open_index
 from retrieval.passage import Hit, Query, RetrievalError
-from retrieval.ranking import fuse
+from retrieval.ranking import Ranking, convex, fuse
 from retrieval.rerank import Reranker, locate, open_reranker
+from retrieval.reuse import Write
+from retrieval.vectors import Mask
 
 DEPTH: Final = 100
 """How far hybrid search looks down each of its two rankings before it fuses them."""
+
+
+async def _no_model(prompt: str) -> str:
+    raise RetrievalError("this retriever asks a model, and none was lent: name one (--model-url URL --model NAME)")
+
+
+def _no_tokenizer(text: str) -> int:
+    raise RetrievalError("this retriever counts tokens, and no tokenizer was lent: name one (--tokenizer FOLDER)")
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What a caller lends to retrievers that need it."""
+
+    write: Write = _no_model
+    """prompt -> text: a model."""
+    count: Callable[[str], int] = _no_tokenizer
+    """How many tokens a text has for the model that will read it."""
+
+
+NO_HANDS: Final = Hands()
 
 
 class Retriever(Protocol):
@@ -37,51 +61,62 @@ class NoRetrieval:
 
 
 @dataclass(frozen=True, slots=True)
-class Dense:
+class Search:
+    """One ranking of an index's passages; a kind of search says which."""
+
+    index: Index
+    k: int
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        return self.index.hits(await self.rank(query.text))
+
+    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
+        """The best k rows, of those allowed."""
+        raise NotImplementedError
+
+
+class Dense(Search):
     """Passages that mean something similar: the nearest vectors."""
 
-    index: Index
-    k: int
-
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        return self.index.hits(await self.index.nearest(query.text, self.k))
+    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
+        return await self.index.nearest(text, self.k, rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Lexical:
+class Lexical(Search):
     """Passages that use the same words: BM25. Finds fewer than k where fewer share a word."""
 
-    index: Index
-    k: int
-
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        return self.index.hits(await self.index.matching(query.text, self.k))
+    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
+        return await self.index.matching(text, self.k, rows)
 
 
 @dataclass(frozen=True, slots=True)
-class Hybrid:
-    """Both rankings, fused by rank: a passage that either puts high, and most of all one that both do."""
+class Hybrid(Search):
+    """Both rankings as one: a passage that either puts high, and most of all one that both do."""
 
-    index: Index
-    k: int
+    weight: float | None = None
+    """The share of the dense score in a convex combination; None fuses by rank, which needs no tuning."""
 
-    async def search(self, query: Query) -> tuple[Hit, ...]:
+    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
         depth = max(DEPTH, 2 * self.k)
-        rankings = await asyncio.gather(self.index.nearest(query.text, depth), self.index.matching(query.text, depth))
-        return self.index.hits(fuse(rankings, self.k))
+        rankings = await asyncio.gather(self.index.nearest(text, depth, rows), self.index.matching(text, depth, rows))
+        if self.weight is None:
+            return fuse(rankings, self.k)
+        candidates = np.unique([row for ranking in rankings for row, _ in ranking]).astype(np.int64)
+        dense, lexical = await self.index.scores(text, candidates)
+        return [(int(candidates[place]), score) for place, score in convex(dense, lexical, self.weight, self.k)]
 
 
-@dataclass(frozen=True, slots=True)
-class Random:
+class Random(Search):
     """The control arm: any k passages, the same for the same question. A search that is worth its tokens beats it."""
 
-    index: Index
-    k: int
+    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
+        allowed = range(len(self.index.passages)) if rows is None else np.flatnonzero(rows).tolist()
+        return [(row, 0.0) for row in random.Random(text).sample(allowed, min(self.k, len(allowed)))]
 
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        rows = range(len(self.index.passages))
-        drawn = random.Random(query.text).sample(rows, min(self.k, len(rows)))
-        return self.index.hits([(row, 0.0) for row in drawn])
+
+Kind = Literal["dense", "lexical", "hybrid", "random"]
+
+KINDS: Final[Mapping[Kind, type[Search]]] = {"dense": Dense, "lexical": Lexical, "hybrid": Hybrid, "random": Random}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +133,6 @@ class Reranked:
         # Sorting is stable: what the model finds equal stays as the first search had it.
         best = sorted(zip(hits, scores.tolist(), strict=True), key=lambda pair: -pair[1])[: self.k]
         return tuple(Hit(hit.passage, score, rank) for rank, (hit, score) in enumerate(best, start=1))
-
-
-Kind = Literal["dense", "lexical", "hybrid", "random"]
-
-KINDS: Final[dict[Kind, Callable[[Index, int], Retriever]]] = {
-    "dense": Dense,
-    "lexical": Lexical,
-    "hybrid": Hybrid,
-    "random": Random,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +182,7 @@ class RetrieverSettings:
         return replace(self, index=(folder / self.index).resolve(), rerank=rerank)
 
 
-def open_retriever(settings: RetrieverSettings) -> Retriever:
+def open_retriever(settings: RetrieverSettings, hands: Hands = NO_HANDS) -> Retriever:
     """The retriever, ready to search; RetrievalError when its index or its re-ranker cannot be used."""
     index, found_by = open_index(settings.index), KINDS[settings.kind]
     if settings.rerank is None:

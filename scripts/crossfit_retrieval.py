@@ -22,11 +22,12 @@ from statistics import fmean
 from typing import Any, Final
 
 from eval.stats import Difference, holm, paired, quantile
+from retrieval.build import build
 from retrieval.console import Parser, stop_politely
 from retrieval.documents import read_documents
 from retrieval.embed import PACKAGED, locate
 from retrieval.files import FileError, file_hash, model_hash, write_atomically
-from retrieval.index import Index, build, open_index
+from retrieval.index import Index, open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import METRICS, Topic, passages_for, read_topics, scores
 from retrieval.passage import Query, RetrievalError

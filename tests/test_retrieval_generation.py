@@ -18,7 +18,7 @@ from retrieval.passage import RetrievalError
 
 def manifest(corpus: str) -> Manifest:
     inputs = Inputs(corpus_sha256=corpus, settings=BuildSettings(), embedder_sha256="e")
-    return Manifest(inputs=inputs, documents=1, passages=1, dimension=2)
+    return Manifest(inputs=inputs, documents=1, passages=1, dimension=2, kind="flat", probes=0)
 
 
 def fill(folder: Path, size: int = 10) -> None:
@@ -139,8 +139,8 @@ def test_a_file_in_the_way_is_a_sentence(tmp_path: Path) -> None:
     [
         ("gen-0001/index.faiss", "index.faiss: damaged"),
         ("gen-0001/words/a.npy", "a.npy: damaged"),
-        ("gen-0001/manifest.json", "manifest.json: damaged"),
-        ("CURRENT", "CURRENT: names"),
+        ("gen-0001/manifest.json", "manifest.json: is not what was written"),
+        ("CURRENT", "CURRENT has another hash"),
     ],
 )
 def test_a_damaged_file_is_refused_with_its_name_and_the_remedy(tmp_path: Path, damaged: str, says: str) -> None:

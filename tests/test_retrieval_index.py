@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from retrieval.__main__ import main
+from retrieval.build import build
 from retrieval.embed import PACKAGED, locate, open_embedder
-from retrieval.files import FileError, model_hash, read_yaml
+from retrieval.files import FileError, file_hash, model_hash, read_yaml
 from retrieval.generation import current
-from retrieval.index import Index, build, open_index
+from retrieval.index import Index, open_index
 from retrieval.manifest import BuildSettings, Manifest, to_json
 from retrieval.measure import Topic, measure
 from retrieval.passage import Document, Hit, Query, RetrievalError
@@ -207,16 +208,27 @@ def test_a_build_mends_a_damaged_index_of_the_same_inputs(tmp_path: Path, settin
 def rewritten(path: Path, folder: Path, manifest: Manifest) -> Path:
     """A copy of the index whose manifest says something else."""
     copytree(path, folder)
-    (folder / "gen-0001" / "manifest.json").write_text(to_json(manifest))
+    lie = folder / "gen-0001" / "manifest.json"
+    lie.write_text(to_json(manifest))
+    (folder / "CURRENT").write_text(f"gen-0001 {file_hash(lie)}")
     return folder
 
 
-def test_counts_that_do_not_agree_are_refused(path: Path, tmp_path: Path) -> None:
+def test_counts_that_do_not_agree_are_refused(path: Path) -> None:
     manifest = open_index(path).manifest
-    lying = rewritten(path, tmp_path / "index", replace(manifest, passages=manifest.passages + 1))
+    lying = rewritten(path, path.parent / "lying", replace(manifest, passages=manifest.passages + 1))
 
-    with pytest.raises(RetrievalError, match=r"passages.jsonl: holds \d+ rows where manifest.json says"):
+    with pytest.raises(RetrievalError, match=r"passages.npy: holds \d+ rows where manifest.json says"):
         open_index(lying)
+
+
+def test_a_manifest_that_was_edited_by_hand_is_refused(path: Path) -> None:
+    copy = Path(copytree(path, path.parent / "edited"))
+    file = copy / "gen-0001" / "manifest.json"
+    file.write_text(file.read_text().replace('"dimension": 16', '"dimension": 17'))
+
+    with pytest.raises(RetrievalError, match=r"manifest.json: is not what was written: .*; make the index with"):
+        open_index(copy)
 
 
 def test_an_embedder_that_has_changed_since_is_refused(embedder: Path, tmp_path: Path) -> None:

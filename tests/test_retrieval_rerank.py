@@ -14,9 +14,10 @@ import pytest
 
 from eval.keys import _retriever as key_of
 from retrieval.__main__ import main
+from retrieval.build import build
 from retrieval.documents import read_documents
 from retrieval.files import FileError, read_yaml
-from retrieval.index import build, open_index
+from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import measure, read_topics
 from retrieval.passage import Hit, Query, RetrievalError
@@ -132,6 +133,7 @@ def test_a_model_is_loaded_with_the_first_question(world: Path) -> None:
 def test_a_folder_that_is_no_safe_reranker_is_refused(world: Path, tmp_path: Path, break_it: Any, says: str) -> None:
     copytree(world / "reader", tmp_path / "reader")
     copytree(world / "index", tmp_path / "index")
+    copytree(world / "embedder", tmp_path / "embedder")
     break_it(tmp_path / "reader")
 
     with pytest.raises(RetrievalError, match=says):

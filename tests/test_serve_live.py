@@ -14,8 +14,8 @@ import openai
 import pytest
 from tokenizers import Tokenizer
 
+from retrieval.build import build
 from retrieval.documents import read_documents
-from retrieval.index import build
 from retrieval.manifest import BuildSettings
 from retrieval.passage import Query
 from serve.chat import Answer, Message, Sampling, ServeError

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.task import Example
+from retrieval.build import build
 from retrieval.documents import read_documents
 from retrieval.files import FileError, read_jsonl, write_jsonl
-from retrieval.index import build
 from retrieval.manifest import BuildSettings
 from retrieval.passage import Hit, Passage, Query
 from scripts.make_sft import load, main, make

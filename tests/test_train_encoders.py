@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retrieval.build import build
 from retrieval.documents import read_documents
 from retrieval.files import FileError, model_hash
-from retrieval.index import build, open_index
+from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import measure, ndcg, read_topics
 from retrieval.passage import RetrievalError

@@ -1,0 +1,151 @@
+"""Documents become a generation of an index: cut, seen through a view, embedded, counted, written, put in use.
+
+Costs what has changed since the last generation. Knows nothing of how a generation is published, or searched.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from retrieval import store
+from retrieval.batch import Vectors as Matrix
+from retrieval.chunking import passages
+from retrieval.embed import PACKAGED, locate, open_embedder
+from retrieval.files import model_hash, read_jsonl, write_jsonl
+from retrieval.generation import alone, current, in_use, publish
+from retrieval.index import VECTORS, WORDS
+from retrieval.lexical import Words
+from retrieval.manifest import BuildSettings, Inputs, Manifest
+from retrieval.passage import Document, Passage, RetrievalError
+from retrieval.reuse import Write, embedded, key, prompt_key, written
+from retrieval.vectors import Vectors
+from retrieval.views import VIEWS, by_a_model, prompt
+
+KEYS: Final = "keys.npy"
+"""The hash of each passage's searched text, by which the next generation finds its vector."""
+WRITTEN: Final = "written.jsonl"
+"""What a model wrote, by the hash of what it was asked."""
+UNFINISHED: Final = ".unfinished"
+"""What a build has computed so far: it outlives a death, and not the build's success."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A passage, and the document it was cut from, which has this number."""
+
+    number: int
+    source: Document
+    passage: Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The generation before the one that is made."""
+
+    folder: Path
+    manifest: Manifest
+
+    def notes(self) -> dict[str, str]:
+        """What a model wrote, by the hash of what it was asked."""
+        return {row["key"]: row["text"] for _, row in read_jsonl(self.folder / WRITTEN)}
+
+    def vectors(self) -> dict[bytes, Matrix]:
+        """The vectors, by the hashes of their texts."""
+        keys = np.load(self.folder / KEYS, allow_pickle=False)
+        vectors = Vectors.load(self.folder / VECTORS, self.manifest.kind, self.manifest.probes)
+        return dict(zip((row.tobytes() for row in keys), vectors.take(np.arange(len(vectors))), strict=True))
+
+
+def build(documents: Iterable[Document], index: Path, settings: BuildSettings, write: Write | None = None) -> Manifest:
+    """Make a generation and put it in use; with the same inputs as the one in use, do nothing.
+
+    `write` is the model that `settings.writer` names, for a view that a model writes.
+    """
+    sources = tuple(documents)
+    pieces = tuple(_pieces(sources, settings))
+    if not pieces:
+        raise RetrievalError("the documents hold no text, so there is nothing to index")
+    folder = locate(settings.embedder)
+    inputs = _inputs(sources, index, settings, folder)
+    last = _last(index)
+    if last and last.manifest.inputs == inputs:
+        return last.manifest
+    with alone(index):
+        notes = _notes(pieces, settings, write, index / UNFINISHED, last)
+        texts = [VIEWS[settings.view](piece.passage, note) for piece, (_, note) in zip(pieces, notes, strict=True)]
+        embed = open_embedder(folder, inputs.embedder_sha256).passages
+        unfinished = index / UNFINISHED / inputs.embedder_sha256[:12]
+        vectors = Vectors.build(embedded(texts, embed, unfinished, _known(last, inputs)), settings.vectors)
+        words = Words.build(texts, settings.language)
+
+        def fill(aside: Path) -> None:
+            store.write(aside, sources, np.array([(p.number, p.passage.start, p.passage.end) for p in pieces]))
+            vectors.save(aside / VECTORS)
+            np.save(aside / KEYS, np.frombuffer(b"".join(map(key, texts)), dtype=np.uint8).reshape(-1, 16))
+            words.save(aside / WORDS)
+            write_jsonl(aside / WRITTEN, ({"key": one, "text": note} for one, note in dict(notes).items() if one))
+
+        made = Manifest(
+            inputs=inputs,
+            documents=len(sources),
+            passages=len(pieces),
+            dimension=vectors.dimension,
+            kind=vectors.kind,
+            probes=vectors.probes,
+        )
+        made = publish(index, made, fill)
+        shutil.rmtree(index / UNFINISHED, ignore_errors=True)
+        return made
+
+
+def _pieces(sources: Sequence[Document], settings: BuildSettings) -> Iterator[Piece]:
+    for number, source in enumerate(sources):
+        for passage in passages(source, settings.size, settings.overlap):
+            yield Piece(number, source, passage)
+
+
+def _inputs(sources: Sequence[Document], index: Path, settings: BuildSettings, folder: Path) -> Inputs:
+    """An embedder of the user's own is named by the way to it from the index, so that both can be moved together."""
+    named = settings if settings.embedder == PACKAGED else replace(settings, embedder=os.path.relpath(folder, index))
+    return Inputs(corpus_sha256=_corpus_hash(sources), settings=named, embedder_sha256=model_hash(folder))
+
+
+def _notes(
+    pieces: Sequence[Piece], settings: BuildSettings, write: Write | None, unfinished: Path, last: Last | None
+) -> list[tuple[str, str]]:
+    """What a model writes about each passage, after the hash of what it was asked; both empty where none writes."""
+    if not by_a_model(settings.view):
+        return [("", "")] * len(pieces)
+    if write is None:
+        raise RetrievalError(f"what is searched is {settings.view!r}, which a model writes, and no model was given")
+    prompts = [prompt(settings.view, piece.passage, piece.source) for piece in pieces]
+    log = unfinished / f"{key(settings.writer).hex()}.jsonl"
+    known = last.notes() if last and last.manifest.inputs.settings.writer == settings.writer else {}
+    notes = written(prompts, write, log, known)
+    return [(one, notes[one]) for one in map(prompt_key, prompts)]
+
+
+def _known(last: Last | None, inputs: Inputs) -> dict[bytes, Matrix]:
+    """The last generation's vectors; none of another embedder."""
+    same = last and last.manifest.inputs.embedder_sha256 == inputs.embedder_sha256
+    return last.vectors() if last and same else {}
+
+
+def _last(index: Path) -> Last | None:
+    """The generation in use, when it is whole."""
+    manifest = in_use(index)
+    return Last(current(index), manifest) if manifest else None
+
+
+def _corpus_hash(documents: Iterable[Document]) -> str:
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(json.dumps(asdict(document), sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,173 @@
+"""Unit vectors by row, searched by inner product: exact while the corpus is small, smaller and faster above.
+
+The only door to FAISS. Knows nothing of texts, passages or generations; what is loaded was verified by its hash before.
+"""
+
+import logging
+import math
+import sys
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.batch import Vectors as Matrix
+from retrieval.passage import RetrievalError
+from retrieval.ranking import Ranking, best
+
+Kind: TypeAlias = Literal["flat", "fp16", "ivf"]
+"""Float32; float16, half the memory; float16 in groups, of which a search reads the nearest."""
+
+Mask: TypeAlias = NDArray[np.bool_]
+"""Which rows may be found."""
+
+FLAT_TO: Final = 100_000
+FP16_TO: Final = 500_000
+"""Up to how many rows each kind is what `build` chooses."""
+
+AIM: Final = 0.99
+"""The recall@10 against all groups, for a sample of the vectors themselves, that decides how many groups are read."""
+SAMPLED: Final = 200
+POINTS: Final = 64
+"""Vectors for each group's centre that k-means sees; below 39 FAISS warns, and more cost more than they bring."""
+ROUNDS: Final = 10
+BLOCK: Final = 50_000
+FEW: Final = 20_000
+"""As many rows under a mask are compared one by one: exact, and no slower than a search that passes over the others."""
+
+logger = logging.getLogger(__name__)
+
+
+class Vectors:
+    """A FAISS index whose ids are the rows 0 to n - 1."""
+
+    def __init__(self, faiss_index: Any, kind: Kind, probes: int = 0) -> None:
+        self._index = faiss_index
+        self.kind: Final[Kind] = kind
+        self.probes: Final = probes
+        """How many groups a search reads; 0 where there are none. It is a number of the manifest, not of the file."""
+
+    @classmethod
+    def build(cls, matrix: Matrix, kind: Kind | None = None) -> "Vectors":
+        """Rows of length 1, float32 (n, d), in the kind named or in the one for so many rows."""
+        import faiss
+
+        kind = kind or kind_for(len(matrix))
+        width = matrix.shape[1]
+        if kind == "flat":
+            index = faiss.IndexFlatIP(width)
+        elif kind == "fp16":
+            index = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        else:
+            index = _grouped(matrix)
+        _add(index, matrix)
+        return cls(index, kind, _probes(index, matrix) if kind == "ivf" else 0)
+
+    @classmethod
+    def load(cls, path: Path, kind: Kind, probes: int) -> "Vectors":
+        """Memory-mapped: pages are read when a search wants them, and readers share them."""
+        import faiss
+
+        try:
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            raise RetrievalError(f"{path}: FAISS cannot read it: {str(error).splitlines()[0]}") from None
+        return cls(index, kind, probes)
+
+    def save(self, path: Path) -> None:
+        import faiss
+
+        faiss.write_index(self._index, str(path))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def dimension(self) -> int:
+        return int(self._index.d)
+
+    def search(self, vector: Matrix, k: int, rows: Mask | None = None) -> Ranking:
+        """The k nearest rows to a unit vector (d,), of those that `rows` allows; a score is the cosine."""
+        if rows is not None:
+            kept = np.flatnonzero(rows)
+            if len(kept) <= FEW:
+                return [(int(kept[row]), score) for row, score in _nearest(self.take(kept) @ vector, k)]
+        scores, found = self._index.search(vector[np.newaxis], min(k, len(self)), params=self._how(rows))
+        return [(row, score) for row, score in zip(found[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
+
+    def take(self, rows: NDArray[np.int64]) -> Matrix:
+        """The vectors of these rows, as exactly as the kind keeps them: float32 (len(rows), d)."""
+        taken: Matrix = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
+        return taken
+
+    def _how(self, rows: Mask | None) -> Any:
+        """FAISS's parameters of one search."""
+        import faiss
+
+        chosen: dict[str, Any] = {}
+        if rows is not None:
+            chosen["sel"] = faiss.IDSelectorBitmap(np.packbits(rows, bitorder="little"))
+        if self.kind == "ivf":
+            return faiss.SearchParametersIVF(nprobe=self.probes, **chosen)
+        return faiss.SearchParameters(**chosen) if chosen else None
+
+
+def kind_for(rows: int) -> Kind:
+    """The kind that `build` chooses for so many rows.
+
+    >>> kind_for(100_000), kind_for(100_001), kind_for(1_000_000)
+    ('flat', 'fp16', 'ivf')
+    """
+    return "flat" if rows <= FLAT_TO else "fp16" if rows <= FP16_TO else "ivf"
+
+
+def _nearest(scores: Matrix, k: int) -> Ranking:
+    """Every row is near to some degree, also one at an obtuse angle."""
+    return [(row, float(scores[row])) for row, _ in best(scores + 2.0, k)]
+
+
+def _grouped(matrix: Matrix) -> Any:
+    """An empty index of about 4 sqrt(n) groups, each with a centre that k-means has found."""
+    import faiss
+
+    rows, width = matrix.shape
+    groups = max(1, min(round(4 * math.sqrt(rows)), rows // POINTS))
+    index = faiss.index_factory(width, f"IVF{groups},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    # Codes are then the vectors themselves, and come back the same however often an index is made of another.
+    index.by_residual = False
+    index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, POINTS
+    chosen = np.random.default_rng(0).choice(rows, min(rows, groups * POINTS), replace=False)
+    logger.info(f"finding the centres of {groups:,} groups among {len(chosen):,} vectors")
+    index.train(np.ascontiguousarray(matrix[np.sort(chosen)]))
+    index.make_direct_map()
+    return index
+
+
+def _add(index: Any, matrix: Matrix) -> None:
+    from tqdm import tqdm
+
+    # A block at a time: a bar that moves, and a matrix on disk is never whole in memory.
+    starts = range(0, len(matrix), BLOCK)
+    for start in tqdm(starts, desc="indexing", disable=len(starts) < 2 or not sys.stderr.isatty()):
+        index.add(np.ascontiguousarray(matrix[start : start + BLOCK], dtype=np.float32))
+
+
+def _probes(index: Any, matrix: Matrix) -> int:
+    """The fewest groups, doubling, that find AIM of what all groups would; of a sample's neighbours, not itself."""
+    import faiss
+
+    chosen = np.random.default_rng(1).choice(len(matrix), min(SAMPLED, len(matrix)), replace=False)
+    sample = np.ascontiguousarray(matrix[np.sort(chosen)], dtype=np.float32)
+
+    def found(probes: int) -> list[set[int]]:
+        rows = index.search(sample, 11, params=faiss.SearchParametersIVF(nprobe=probes))[1]
+        return [{*row} - {own, -1} for row, own in zip(rows.tolist(), np.sort(chosen).tolist(), strict=True)]
+
+    truth, probes = found(index.nlist), 1
+    while probes < index.nlist:
+        shared = sum(len(one & other) for one, other in zip(found(probes), truth, strict=True))
+        if shared >= AIM * sum(map(len, truth)):
+            break
+        probes *= 2
+    return min(probes, int(index.nlist))
