@@ -19,10 +19,10 @@ RELATIONS = f"""<Relationships xmlns="{OPEN}/package/2006/relationships"><Relati
  Type="{OPEN}/officeDocument/2006/relationships/officeDocument" Target="word/document.xml"/></Relationships>"""
 
 
-def make_pdf(path: Path, *pages: str) -> Path:
-    """A page for each text, in Helvetica; an empty one has nothing drawn on it, like a scan."""
-    kids = " ".join(f"{3 + 2 * n} 0 R" for n in range(len(pages)))
-    objects = ["<< /Type /Catalog /Pages 2 0 R >>", f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>"]
+def make_pdf(path: Path, *pages: str, times: int = 1) -> Path:
+    """Each text on a page, all of them so many times; an empty page has nothing drawn on it, like a scan."""
+    kids = " ".join([f"{3 + 2 * n} 0 R" for n in range(len(pages))] * times)
+    objects = ["<< /Type /Catalog /Pages 2 0 R >>", f"<< /Type /Pages /Kids [{kids}] /Count {len(pages) * times} >>"]
     font = "<< /Font << /F << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >>"
     for n, text in enumerate(pages):
         drawn = f"BT /F 12 Tf 20 100 Td ({text}) Tj ET" if text else ""

@@ -23,8 +23,8 @@ from retrieval.passage import Document
 from retrieval.reader import Limits, Reader
 from tests.made_files import OPEN, lock_pdf, make_bomb, make_docx, make_hollow, make_pdf, make_pptx, make_xlsx
 
-SLOW = ["A paragraph." + "</w:t></w:r></w:p><w:p><w:r><w:t>" * 400_000]
-"""As paragraphs of a docx: 14 MB of XML, which takes mammoth several seconds and some gigabytes."""
+SLOW = [") Tj 0 -12 Td (".join(["word " * 12] * 50)]
+"""A page which makes a PDF of 130 KB that takes minutes, when its table of contents names it 20,000 times."""
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +199,11 @@ def test_what_is_whole_is_read_among_broken_files_and_nothing_of_those(
 
 
 def test_a_file_that_takes_too_long_is_left_and_the_next_one_read(tmp_path: Path) -> None:
-    slow = make_docx(tmp_path / "slow.docx", "Slow", SLOW)
+    slow = make_pdf(tmp_path / "slow.pdf", *SLOW, times=20_000)
     (tmp_path / "next.txt").write_text("Next.")
 
     with Reader(Limits(seconds=1)) as reader:
-        with pytest.raises(FileError, match=r"slow.docx: took more than 1 s to read"):
+        with pytest.raises(FileError, match=r"slow.pdf: took more than 1 s to read"):
             reader.read(slow)
         after = reader.read(tmp_path / "next.txt")
 
@@ -211,11 +211,11 @@ def test_a_file_that_takes_too_long_is_left_and_the_next_one_read(tmp_path: Path
 
 
 def test_a_file_that_eats_memory_is_left_and_the_next_one_read(tmp_path: Path) -> None:
-    fat = make_docx(tmp_path / "fat.docx", "Fat", ["0" * (64 << 20)] * 3)
+    fat = make_hollow(tmp_path / "fat.txt", 200 << 20)
     (tmp_path / "next.txt").write_text("Next.")
 
-    with Reader(Limits(memory_bytes=600 << 20)) as reader:
-        with pytest.raises(FileError, match=r"fat.docx: takes more memory to read than the 600 MB it may have"):
+    with Reader(Limits(memory_bytes=300 << 20, characters=10**9)) as reader:
+        with pytest.raises(FileError, match=r"fat.txt: takes more memory to read than the 300 MB it may have"):
             reader.read(fat)
         after = reader.read(tmp_path / "next.txt")
 
@@ -233,7 +233,7 @@ def test_a_table_that_swells_is_left(tmp_path: Path) -> None:
 
 
 def test_a_file_that_kills_its_reader_is_left_and_the_next_one_read(tmp_path: Path) -> None:
-    slow = make_docx(tmp_path / "slow.docx", "Slow", SLOW)
+    slow = make_pdf(tmp_path / "slow.pdf", *SLOW, times=20_000)
     (tmp_path / "next.txt").write_text("Next.")
 
     before = children()
@@ -241,7 +241,7 @@ def test_a_file_that_kills_its_reader_is_left_and_the_next_one_read(tmp_path: Pa
         reader.read(tmp_path / "next.txt")
         (child,) = children() - before
         threading.Timer(0.5, os.kill, (child, signal.SIGSEGV)).start()
-        with pytest.raises(FileError, match=r"slow.docx: broke the program that reads it \(SIGSEGV\)"):
+        with pytest.raises(FileError, match=r"slow.pdf: broke the program that reads it \(SIGSEGV\)"):
             reader.read(slow)
         after = reader.read(tmp_path / "next.txt")
 
@@ -287,14 +287,21 @@ def attempt(reader: Reader, file: Path) -> str:
 
 
 def test_a_child_whose_program_is_killed_ends_with_its_time(tmp_path: Path) -> None:
-    slow = make_docx(tmp_path / "slow.docx", "Slow", SLOW)
-    code = f"from retrieval.reader import *; Reader(Limits(seconds=2)).read(Path({str(slow)!r}))"
-    program = subprocess.Popen([sys.executable, "-c", code])
-    until(lambda: bool(children(program.pid)))
+    slow = make_pdf(tmp_path / "slow.pdf", *SLOW, times=20_000)
+    (tmp_path / "next.txt").write_text("Next.")
+    code = (
+        "from retrieval.reader import *; reader = Reader(Limits(seconds=2)); first, second = map(Path, sys.argv[1:]); "
+        "reader.read(first); print('reading', flush=True); reader.read(second)"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "next.txt"), str(slow)]
+    program = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert program.stdout
+    program.stdout.readline()
     (child,) = children(program.pid)
+    time.sleep(0.5)
 
     program.kill()
-    program.wait()
+    program.communicate()
 
     until(lambda: not Path(f"/proc/{child}/cmdline").exists())
 
