@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, get_args
 from retrieval.build import build
 from retrieval.comparison import check_key, plain, table_of, tables_by, text_of
 from retrieval.console import Parser, tell_progress
-from retrieval.documents import read_documents
+from retrieval.documents import KINDS, read_documents
 from retrieval.files import FileError, write_jsonl
 from retrieval.generation import in_use
 from retrieval.grid import variants, write_retrievers
@@ -59,12 +59,15 @@ def _build(arguments: argparse.Namespace) -> None:
     )
     hands = _lent(arguments)
     wanted = variants(arguments.index, base, arguments.size, arguments.overlap, arguments.view)
-    documents = tuple(read_documents(arguments.documents))
+    reading = read_documents(arguments.documents)
+    documents = tuple(reading)
     for index, settings in wanted.items():
         before, started = in_use(index), time.perf_counter()
         made = build(documents, index, settings, hands.write)
         news = "up to date, nothing to do" if made == before else f"built in {time.perf_counter() - started:.0f} s"
         print(f"{index}: {news}: {made.documents:,} documents, {made.passages:,} passages.")
+    if reading.skipped:
+        print(f"{len(reading.skipped)} files could not be read and were skipped (see above).")
     if len(wanted) > 1:
         print(f"Next: python -m retrieval measure {write_retrievers(arguments.index, wanted)} BEIR_DIR")
     else:
@@ -169,7 +172,7 @@ def _add_build(commands: Commands) -> None:
     )
     parser.set_defaults(command=_build)
     parser.add_argument(
-        "documents", metavar="DOCS", type=Path, help="a corpus.jsonl, or a folder of .txt and .md files"
+        "documents", metavar="DOCS", type=Path, help=f"a corpus.jsonl, a file, or a folder of files ({KINDS})"
     )
     parser.add_argument("index", metavar="INDEX", type=Path, help="the index's folder, e.g. out/index/docs")
     parser.add_argument(
