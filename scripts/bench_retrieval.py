@@ -18,14 +18,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from rich.console import Console
 
 from retrieval.console import Parser
 from retrieval.embed import PACKAGED, locate
-from retrieval.vectors import Vectors
+from retrieval.vectors import Kind, Vectors
 from scripts.bench_ours import STORES as OURS
 from scripts.bench_tables import Row, Work, encoders_table, questions_table, reading, remember, remembered, stores_table
 from scripts.bench_texts import agreement, ask_all, some_questions, some_texts
@@ -35,6 +35,7 @@ from scripts.peers import STORES as PEERS
 
 HERE: Final = Path(__file__).parent
 SIZES: Final = {"1k": 1000, "10k": 10_000, "100k": 100_000, "1m": 1_000_000}
+KINDS: Final = get_args(Kind)
 MORE: Final = 1000
 """Rows that are added to an index."""
 
@@ -53,7 +54,8 @@ def stores(options: argparse.Namespace) -> None:
         work = Work(what=what, rows=SIZES[size], questions=options.questions)
         rows = remembered(options.json, work)
         with tempfile.TemporaryDirectory() as name:
-            lay_out(work, Path(name), options.vectors)
+            if options.repeats:
+                lay_out(work, Path(name), options.vectors)
             for _ in range(options.repeats):
                 for row in compare(work, Path(name), chosen, options):
                     rows.append(row)
@@ -146,7 +148,7 @@ def questions(options: argparse.Namespace) -> None:
     asked_texts = some_questions(options.texts, options.count)
     with tempfile.TemporaryDirectory() as name:
         matrix = made_vectors(Path(name, "every.npy"), size)
-        built = Vectors.build(matrix)
+        built = Vectors.build(matrix, options.kind)
         built.save(Path(name, "index.faiss"))
         vectors = Vectors.load(Path(name, "index.faiss"), built.kind, built.probes)
         took = ask_all(vectors, asked_texts)
@@ -177,7 +179,9 @@ def _parser() -> Parser:
         metavar="PYTHON",
         help="who has the peers (default: %(default)s)",
     )
-    common.add_argument("--repeats", type=int, default=3, help="of everything, interleaved (default: 3)")
+    common.add_argument(
+        "--repeats", type=int, default=3, help="of everything, interleaved (default: 3); 0 shows what FILE has"
+    )
     common.add_argument("--minutes", type=float, default=5, help="that one step may take (default: 5)")
     common.add_argument("--memory", type=float, default=16, metavar="GIB", help="that one step may take (default: 16)")
     common.add_argument(
@@ -206,6 +210,7 @@ def _parser() -> Parser:
         "questions", help="from text to rows", epilog="example: python -m scripts.bench_retrieval questions --size 100k"
     )
     ask.add_argument("--size", choices=SIZES, default="100k", help="rows of the index (default: 100k)")
+    ask.add_argument("--kind", choices=KINDS, help="of the index (default: by its size)")
     ask.add_argument("--texts", type=Path, metavar="QUERIES.jsonl", help="text a line (default: the demo's questions)")
     ask.add_argument("--count", type=int, default=300, help="how many at most (default: 300)")
     ask.set_defaults(run=questions)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 
@@ -20,6 +20,9 @@ from scripts.bench_texts import Took, questions_report
 
 Row = dict[str, Any]
 """{"contestant", "step", what was measured ...} or {"contestant", "step", "failed": why}."""
+
+OURS: Final = "fulcrum"
+"""What our contestants' names begin with."""
 
 Column = tuple[str, str, int]
 """The step it comes from, the name of the figure, its digits."""
@@ -83,29 +86,25 @@ def questions_table(title: str, took: Sequence[Took]) -> Table:
 
 
 def reading(work: Work, rows: Sequence[Row]) -> str:
-    """What the table says about speed at equal recall, and about memory: a sentence, whoever is ahead."""
-    ours = default(work)
-    recall, speed, memory = (figures(rows, key) for key in ("recall", f"p50_ms_{work.threads[0]}", "search_mib"))
-    if ours not in recall:
-        return f"Read: {ours}, what ours chooses by itself, was not measured; measure it for a comparison."
-    enough = min(work.aim, recall[ours])
-    able = [name for name in recall if not name.startswith("fulcrum") and recall[name] >= enough]
-    said = (
-        f"Read: {ours} answers in {speed[ours]:.2f} ms (p50) with recall@{work.k} {recall[ours]:.3f}, "
-        f"in {memory[ours]:,.0f} MiB"
-    )
-    if not able:
-        return f"{said}; no peer that was measured finds as much."
-    fast, small = min(able, key=speed.__getitem__), min(able, key=memory.__getitem__)
-    return (
-        f"{said}. Of the peers that find as much, the fastest is {fast} with {speed[fast]:.2f} ms "
-        f"({speed[fast] / speed[ours]:.2f}x of ours), the smallest {small} with {memory[small]:,.0f} MiB "
-        f"({memory[small] / memory[ours]:.2f}x)."
-    )
+    """What the table says about speed and memory at equal recall, whoever is ahead: a line for each recall."""
+    recall = figures(rows, "recall")
+    lines = []
+    for name, bar in ((f"recall@{work.k} of {work.aim:g} or more", work.aim), ("all neighbours", 1.0)):
+        for key, unit in ((f"p50_ms_{min(work.threads)}", "ms"), ("search_mib", "MiB")):
+            able = {who: figure for who, figure in figures(rows, key).items() if recall.get(who, 0) >= bar}
+            ours = min((who for who in able if who.startswith(OURS)), key=able.__getitem__, default=None)
+            peer = min((who for who in able if not who.startswith(OURS)), key=able.__getitem__, default=None)
+            if ours and peer:
+                times = f"{able[peer] / able[ours]:.2f}x"
+                lines.append(
+                    f"{name}: {ours} {able[ours]:.4g} {unit}, best peer {peer} {able[peer]:.4g} {unit} ({times})"
+                )
+    chosen = f"By itself ours chooses {default(work)}. Latencies are p50 with {min(work.threads)} thread."
+    return "\n".join([*lines, f"Read: {len(lines)} comparisons at equal recall; above 1x ours is ahead. {chosen}"])
 
 
 def default(work: Work) -> str:
-    return f"fulcrum {kind_for(work.rows)}"
+    return f"{OURS} {kind_for(work.rows)}"
 
 
 def figures(rows: Sequence[Row], key: str) -> dict[str, float]:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
 
-BLOCK: Final = 10_000
-"""Rows handed over at once: a million Python objects a row would be all that is measured."""
+BLOCK: Final = 2000
+"""Rows handed over at once, for those who want objects: a million of them would be the memory that is measured."""
 WARM: Final = 10
 """Questions before the clock starts."""
 
@@ -110,8 +110,8 @@ class LlamaIndex:
 
     def add(self, vectors: Matrix) -> None:
         for block in blocks(vectors):
-            # Checked nodes would turn each row into a list of 384 Python numbers, 12 GB for a million.
-            self.store.add([self.node.model_construct(text="", embedding=row) for row in block])
+            # As lists: a node made of numbers in Python is checked in a fifth of the time that one unchecked takes.
+            self.store.add([self.node(text="", embedding=row) for row in block.tolist()])
 
     def save(self, folder: Path) -> None:
         self.store.persist(str(folder / "index.faiss"))

@@ -76,15 +76,18 @@ def test_who_fails_says_why(tmp_path: Path) -> None:
 
 
 def measured(contestant: str, milliseconds: float, recall: float, mib: float) -> dict[str, object]:
-    return {"contestant": contestant, "step": "search", "p50_ms_2": milliseconds, "recall": recall, "search_mib": mib}
+    return {"contestant": contestant, "step": "search", "p50_ms_1": milliseconds, "recall": recall, "search_mib": mib}
 
 
-def test_a_faster_peer_is_named_and_one_that_finds_less_is_not() -> None:
+def test_the_reading_compares_at_equal_recall_and_says_who_is_ahead() -> None:
     rows = [measured("fulcrum flat", 2.0, 1.0, 50), measured("slow", 4.0, 1.0, 100), measured("wild", 0.1, 0.5, 1)]
 
-    assert "fastest is slow with 4.00 ms (2.00x of ours)" in reading(SMALL, rows)
-    assert "smallest slow with 100 MiB (2.00x)" in reading(SMALL, rows)
-    assert "fastest is quick with 1.00 ms (0.50x of ours)" in reading(SMALL, [*rows, measured("quick", 1.0, 0.99, 500)])
+    said = reading(SMALL, [*rows, measured("quick", 1.0, 0.99, 200)])
+
+    assert "of 0.99 or more: fulcrum flat 2 ms, best peer quick 1 ms (0.50x)" in said
+    assert "all neighbours: fulcrum flat 2 ms, best peer slow 4 ms (2.00x)" in said
+    assert "all neighbours: fulcrum flat 50 MiB, best peer slow 100 MiB (2.00x)" in said
+    assert "wild" not in said
 
 
 def test_what_did_not_finish_stands_under_the_table() -> None:
