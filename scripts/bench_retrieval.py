@@ -161,7 +161,7 @@ def peers_are_there(python: Path) -> bool:
     folder = python.parent.parent
     print(
         f"{python}: no peers are here, so ours is measured alone. To make them: "
-        f"python3 -m venv {folder} && {folder}/bin/pip install --no-deps -r requirements/peers.txt",
+        f"python3 -m venv {folder} && {folder}/bin/pip install -r requirements/peers.txt",
         file=sys.stderr,
     )
     return False
