@@ -23,7 +23,7 @@ from typing import Any, Final, get_args
 import numpy as np
 from rich.console import Console
 
-from retrieval.console import Parser
+from retrieval.console import Parser, stop_politely
 from retrieval.embed import PACKAGED, locate
 from retrieval.vectors import Kind, Vectors
 from scripts.bench_ours import STORES as OURS
@@ -42,7 +42,11 @@ MORE: Final = 1000
 
 def main(words: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(words)
-    options.run(options)
+    stop_politely()
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. What was measured until now is in the file of --json, if you gave one.")
 
 
 def stores(options: argparse.Namespace) -> None:
