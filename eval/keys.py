@@ -16,7 +16,7 @@ from eval.scorers import NORMALISATION
 from retrieval.files import model_hash, read_text
 from retrieval.generation import current, verified
 from retrieval.rerank import locate
-from retrieval.retriever import RetrieverSettings
+from retrieval.settings import RetrieverSettings
 from serve.combination import BASE, GOLD, NONE, Combination
 from serve.engine import check
 from serve.stack import Stack
@@ -94,11 +94,13 @@ def _model(stack: Stack) -> list[Any]:
 
 
 def _retriever(settings: RetrieverSettings) -> list[Any]:
-    """The settings, the inputs of the index in use, which determine it, and the re-ranker's weights: where things lie
-    says nothing."""
-    known = {key: value for key, value in asdict(settings).items() if key != "rerank"}
-    read_again = [settings.rerank.depth, model_hash(locate(settings.rerank.model))] if settings.rerank else []
-    return [{**known, "index": None}, verified(current(settings.index)).inputs, *read_again]
+    """The settings, and the content of what they name: where things lie says nothing."""
+    said = asdict(settings) | {"index": verified(current(settings.index)).inputs}
+    if settings.rerank:
+        said["rerank"] = model_hash(locate(settings.rerank))
+    if settings.route:
+        said["route"] |= {"questions": read_text(settings.route.questions)}
+    return [said]
 
 
 def _strategy(settings: StrategySettings, retrievers: Mapping[str, list[Any]]) -> list[Any]:

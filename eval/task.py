@@ -26,7 +26,7 @@ class Example:
     question: str
     answers: tuple[str, ...]
     evidence: tuple[str, ...] = ()
-    """`doc` or `doc@120-480`; empty when nobody has marked it."""
+    """`doc`, `doc#p12` (a page) or `doc@120-480` (characters); empty when nobody has marked it."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """`slice` groups the report; `unanswerable` says that no document has the answer; strategies may read the rest."""
 
@@ -53,7 +53,9 @@ class Example:
 class ScorerSettings:
     """One named scorer of a task; `eval.scorers` says what each kind does."""
 
-    kind: Literal["exact", "choice", "contains", "f1", "json_format", "tool_call", "arguments", "valid_call"]
+    kind: Literal[
+        "exact", "choice", "contains", "f1", "json_format", "tool_call", "arguments", "valid_call", "context_used"
+    ]
     json: str | None = None
     """Score this text field of a reply that must be one JSON object."""
     loose: bool = False
@@ -68,6 +70,8 @@ class ScorerSettings:
             raise ValueError("`keys` (a list) belongs to kind json_format, and only there")
         if self.kind in ("json_format", "valid_call") and self.json:
             raise ValueError(f"{self.kind} judges the whole reply; remove `json`")
+        if self.kind == "context_used" and self.loose:
+            raise ValueError("context_used always looks for the field loosely; remove `loose`")
         if self.loose and not self.json:
             raise ValueError("`loose` says how strictly a JSON field is looked for; name the field with `json`")
 
@@ -82,7 +86,7 @@ class TaskSettings:
     """The scorer that ranks."""
     scorers: dict[str, ScorerSettings]
     documents: Path | None = None
-    """What the evidence points into: corpus.jsonl or a folder."""
+    """What the evidence points into: a corpus.jsonl, or a file or folder as `retrieval build` reads them."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 

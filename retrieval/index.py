@@ -23,6 +23,7 @@ from retrieval.passage import Hit, RetrievalError
 from retrieval.ranking import Ranking
 from retrieval.store import CUTS, Passages
 from retrieval.vectors import Mask, Vectors
+from retrieval.views import asked
 
 VECTORS: Final = "index.faiss"
 WORDS: Final = "words"
@@ -62,7 +63,7 @@ class Index:
         return tuple(Hit(self.passages[row], score, rank) for rank, (row, score) in enumerate(ranking, start=1))
 
     def _asked(self, text: str) -> str:
-        return text
+        return asked(self.manifest.inputs.settings.view, text)
 
     async def _vector(self, text: str) -> Matrix:
         return await self.embedder.question(self._asked(text))
@@ -78,11 +79,11 @@ def open_index(path: Path) -> Index:
 def _open(generation: Path, manifest_text: str) -> Index:
     """Opened once for all who use it; the manifest's text is what tells two generations of one name apart."""
     manifest = verified(generation)
-    settings = manifest.inputs.settings
+    settings, vectors = manifest.inputs.settings, generation / VECTORS
     index = Index(
         manifest=manifest,
         passages=Passages(generation),
-        vectors=Vectors.load(generation / VECTORS, manifest.kind, manifest.probes),
+        vectors=Vectors.load(vectors, manifest.kind, manifest.probes).accelerated(vectors),
         words=Words.load(generation / WORDS, settings.language),
         embedder=_embedder(generation.parent, manifest.inputs),
     )

@@ -1,6 +1,7 @@
 """Rankings: rows of an index with their scores, the best first. Pure; knows nothing of what the rows are."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -60,3 +61,19 @@ def _scaled(scores: Scores, least: float) -> NDArray[np.float64]:
     above = scores.astype(np.float64) - least
     most = above.max(initial=0.0)
     return above / most if most > 0 else above
+
+
+def interleave(rankings: Sequence[Ranking], k: int) -> Ranking:
+    """Every ranking's best row, then every ranking's second, and so on; no row twice, its score 1 / its best rank.
+
+    For the parts of a question, each of which needs its own answer: fusing would prefer what suits all parts a little.
+
+    >>> interleave([[(7, 0.9), (8, 0.8)], [(7, 12.0), (9, 3.0), (5, 1.0)]], k=3)
+    [(7, 1.0), (8, 0.5), (9, 0.5)]
+    """
+    merged: dict[int, float] = {}
+    for rank, place in enumerate(zip_longest(*rankings), start=1):
+        for pair in place:
+            if pair is not None:
+                merged.setdefault(pair[0], 1 / rank)
+    return list(merged.items())[:k]

@@ -1,28 +1,51 @@
-"""Ways to find passages for a query, each a named choice. "No retrieval" is one of them, not a flag.
+"""A named way to find passages: what is asked, where, what is chosen of what is found, and how much of it is shown.
 
-Knows nothing of prompts or models: where a step needs a model, a caller lends one.
+"No retrieval" is one of them, not a flag. Knows nothing of prompts or models: where a step needs a model, a caller
+lends one.
 """
 
 import asyncio
-import random
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import ClassVar, Final, Literal, Protocol
+from functools import lru_cache
+from typing import Final, Protocol, TypeAlias
 
-import numpy as np
-from pydantic import ConfigDict
-
-from retrieval.files import STRICT, model_hash
+from retrieval import steps
+from retrieval.expand import KINDS as EXPANSIONS
+from retrieval.expand import Expansion, expansion
+from retrieval.files import model_hash
+from retrieval.filters import keeps, names
 from retrieval.index import Index, open_index
-from retrieval.passage import Hit, Query, RetrievalError
-from retrieval.ranking import Ranking, convex, fuse
+from retrieval.passage import Hit, Passage, Query, RetrievalError
+from retrieval.ranking import Ranking, fuse
 from retrieval.rerank import Reranker, locate, open_reranker
 from retrieval.reuse import Write
+from retrieval.route import Router, introduction, open_router
+from retrieval.search import KINDS, Hybrid, Search
+from retrieval.settings import Extent, RetrieverSettings
+from retrieval.store import Passages
 from retrieval.vectors import Mask
 
-DEPTH: Final = 100
-"""How far hybrid search looks down each of its two rankings before it fuses them."""
+Step: TypeAlias = Callable[[Query, tuple[Hit, ...]], Awaitable[tuple[Hit, ...]]]
+Merge: TypeAlias = Callable[[Sequence[Ranking], int], Ranking]
+
+MASKS: Final = 64
+"""Filters whose passages are remembered, for each retriever."""
+
+
+class Retriever(Protocol):
+    """Finds passages; how many is its own affair."""
+
+    async def search(self, query: Query) -> tuple[Hit, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoRetrieval:
+    """The closed-book arm of every comparison: always finds nothing."""
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        return ()
 
 
 async def _no_model(prompt: str) -> str:
@@ -46,151 +69,168 @@ class Hands:
 NO_HANDS: Final = Hands()
 
 
-class Retriever(Protocol):
-    """Finds passages; how many is its own affair."""
-
-    async def search(self, query: Query) -> tuple[Hit, ...]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class NoRetrieval:
-    """The closed-book arm of every comparison: always finds nothing."""
-
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """One ranking of an index's passages; a kind of search says which."""
-
-    index: Index
-    k: int
-
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        return self.index.hits(await self.rank(query.text))
-
-    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
-        """The best k rows, of those allowed."""
-        raise NotImplementedError
-
-
-class Dense(Search):
-    """Passages that mean something similar: the nearest vectors."""
-
-    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
-        return await self.index.nearest(text, self.k, rows)
-
-
-class Lexical(Search):
-    """Passages that use the same words: BM25. Finds fewer than k where fewer share a word."""
-
-    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
-        return await self.index.matching(text, self.k, rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Hybrid(Search):
-    """Both rankings as one: a passage that either puts high, and most of all one that both do."""
-
-    weight: float | None = None
-    """The share of the dense score in a convex combination; None fuses by rank, which needs no tuning."""
-
-    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
-        depth = max(DEPTH, 2 * self.k)
-        rankings = await asyncio.gather(self.index.nearest(text, depth, rows), self.index.matching(text, depth, rows))
-        if self.weight is None:
-            return fuse(rankings, self.k)
-        candidates = np.unique([row for ranking in rankings for row, _ in ranking]).astype(np.int64)
-        dense, lexical = await self.index.scores(text, candidates)
-        return [(int(candidates[place]), score) for place, score in convex(dense, lexical, self.weight, self.k)]
-
-
-class Random(Search):
-    """The control arm: any k passages, the same for the same question. A search that is worth its tokens beats it."""
-
-    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
-        allowed = range(len(self.index.passages)) if rows is None else np.flatnonzero(rows).tolist()
-        return [(row, 0.0) for row in random.Random(text).sample(allowed, min(self.k, len(allowed)))]
-
-
-Kind = Literal["dense", "lexical", "hybrid", "random"]
-
-KINDS: Final[Mapping[Kind, type[Search]]] = {"dense": Dense, "lexical": Lexical, "hybrid": Hybrid, "random": Random}
-
-
-@dataclass(frozen=True, slots=True)
-class Reranked:
-    """What another search finds, in the order of a model that has read each passage with the question."""
-
-    first: Retriever
-    reranker: Reranker
-    k: int
-
-    async def search(self, query: Query) -> tuple[Hit, ...]:
-        hits = await self.first.search(query)
-        scores = await self.reranker.scores((query.text, *(hit.passage.searchable for hit in hits)))
-        # Sorting is stable: what the model finds equal stays as the first search had it.
-        best = sorted(zip(hits, scores.tolist(), strict=True), key=lambda pair: -pair[1])[: self.k]
-        return tuple(Hit(hit.passage, score, rank) for rank, (hit, score) in enumerate(best, start=1))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RerankSettings:
-    """A second reading, by a cross-encoder, of what a retriever finds first."""
+class Composed:
+    """A search with what stands before it and after it."""
 
-    model: Path
-    """The folder of a cross-encoder: `python -m train.reranker` makes one."""
-    depth: int = 20
-    """How many passages it reads. On two CPU cores each costs a question a thirtieth of a second."""
+    asks: Expansion
+    allowed: Callable[[Query], Awaitable[Mask | None]]
+    first: Search
+    merge: Merge
+    steps: tuple[Step, ...]
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise RetrievalError(
-                f"depth is {self.depth}, but a re-ranker reads at least 1 passage; for none, leave it out"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrieverSettings:
-    """A named retriever of a stack."""
-
-    kind: Kind
-    index: Path
-    """The folder of an index: `python -m retrieval build DOCS INDEX`."""
-    k: int = 3
-    """How many passages it hands over."""
-    rerank: RerankSettings | None = None
-    """`{model: FOLDER, depth: 20}`; None leaves them in the order in which they were found."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise RetrievalError(f"k is {self.k}, but a retriever hands over at least 1 passage; for none, use `none`")
-        if self.rerank and self.rerank.depth < self.k:
-            raise RetrievalError(
-                f"rerank.depth is {self.rerank.depth} and k is {self.k}: a re-ranker chooses from what it reads, "
-                "so raise the first or lower the second"
-            )
-
-    def under(self, folder: Path) -> "RetrieverSettings":
-        """The same, with paths that were relative to this folder."""
-        rerank = self.rerank and replace(self.rerank, model=(folder / self.rerank.model).resolve())
-        return replace(self, index=(folder / self.index).resolve(), rerank=rerank)
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        queries, rows = await asyncio.gather(self.asks(query), self.allowed(query))
+        rankings = await asyncio.gather(*(self.first.rank(one.text, rows) for one in queries))
+        ranking = self.merge(rankings, self.first.k) if len(rankings) > 1 else rankings[0]
+        hits = self.first.index.hits(ranking)
+        for step in self.steps:
+            hits = await step(query, hits)
+        return hits
 
 
 def open_retriever(settings: RetrieverSettings, hands: Hands = NO_HANDS) -> Retriever:
-    """The retriever, ready to search; RetrievalError when its index or its re-ranker cannot be used."""
-    index, found_by = open_index(settings.index), KINDS[settings.kind]
-    if settings.rerank is None:
-        return found_by(index, settings.k)
-    return reranked(found_by(index, settings.rerank.depth), settings.rerank, settings.k)
+    """The retriever, ready to search; RetrievalError when its index, its re-ranker or its router cannot be used."""
+    index = open_index(settings.index)
+    router = open_router(settings.route, index.embedder.question) if settings.route else None
+    return Composed(
+        asks=expansion(settings.expand, hands.write) if settings.expand else _itself,
+        allowed=_Allowed(index, settings, router),
+        first=_search(index, settings),
+        merge=EXPANSIONS[settings.expand.kind].merge if settings.expand else fuse,
+        steps=tuple(_steps(settings, index, router, hands)),
+    )
 
 
-def reranked(first: Retriever, settings: RerankSettings, k: int) -> Reranked:
-    """The best k of what `first` finds; RetrievalError when the model cannot be used."""
-    folder = locate(settings.model)
-    return Reranked(first, open_reranker(folder, model_hash(folder)), k)
+def _search(index: Index, settings: RetrieverSettings) -> Search:
+    if settings.kind == "hybrid":
+        return Hybrid(index, settings.found, settings.weight)
+    return KINDS[settings.kind](index, settings.found)
+
+
+def _steps(settings: RetrieverSettings, index: Index, router: Router | None, hands: Hands) -> Iterator[Step]:
+    """What happens to hits, in this order: moved by a reader and then by rules, thinned, cut to k, widened, shown."""
+    if settings.rerank:
+        folder = locate(settings.rerank)
+        yield Reread(open_reranker(folder, model_hash(folder)))
+    if settings.prefer:
+        yield _plain(lambda query, hits: steps.prefer(hits, settings.prefer, query.meta))
+    if settings.distinct is not None:
+        similarity = settings.distinct
+        yield _plain(lambda _, hits: steps.distinct(hits, similarity))
+    yield _plain(lambda _, hits: hits[: settings.k])
+    if settings.show != "passage":
+        yield Widened(index.passages, settings.show)
+    yield Shown(settings, router, hands.count)
+
+
+async def _itself(query: Query) -> tuple[Query, ...]:
+    """The question alone is searched for."""
+    return (query,)
+
+
+def _plain(step: Callable[[Query, tuple[Hit, ...]], tuple[Hit, ...]]) -> Step:
+    async def taken(query: Query, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        return step(query, hits)
+
+    return taken
+
+
+class _Allowed:
+    """Which rows a query may find, by its filter and its domain; None where every one may."""
+
+    def __init__(self, index: Index, settings: RetrieverSettings, router: Router | None) -> None:
+        self._index, self._where, self._router = index, settings.where, router
+        self._label = settings.route.label if settings.route else ""
+        self._mask = lru_cache(maxsize=MASKS)(self._made)
+
+    async def __call__(self, query: Query) -> Mask | None:
+        domain = {self._label: await self._router.label(query.text)} if self._router else {}
+        if not self._where and not domain:
+            return None
+        sent = {name: query.meta[name] for name in names(self._where) if name in query.meta}
+        return await asyncio.to_thread(self._mask, json.dumps([domain, sent], default=str, sort_keys=True))
+
+    def _made(self, asked: str) -> Mask:
+        """A domain of which there is no document ("both") is none to search in: then all of them are."""
+        domain, sent = json.loads(asked)
+        rows = self._index.rows(keeps({**self._where, **domain}, sent))
+        return rows if rows.any() or not domain else self._index.rows(keeps(self._where, sent))
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """What was found, in the order of a model that has read each passage with the question."""
+
+    reranker: Reranker
+
+    async def __call__(self, query: Query, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        scores = await self.reranker.scores((query.text, *(hit.passage.searchable for hit in hits)))
+        # Sorting is stable: what the model finds equal stays as the first search had it.
+        best = sorted(zip(hits, scores.tolist(), strict=True), key=lambda pair: -pair[1])
+        return tuple(Hit(hit.passage, score, rank) for rank, (hit, score) in enumerate(best, start=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Widened:
+    """Each hit with what stands around it; of two that would overlap, one."""
+
+    passages: Passages
+    extent: Extent
+
+    async def __call__(self, query: Query, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        return await asyncio.to_thread(self._widened, hits)
+
+    def _widened(self, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        wide: list[Hit] = []
+        for hit in hits:
+            document, start, end = hit.passage.document, *self._around(hit.passage)
+            same = [
+                one
+                for one in wide
+                if one.passage.document == document and one.passage.start <= end and start <= one.passage.end
+            ]
+            start, end = (
+                min([start, *(one.passage.start for one in same)]),
+                max([end, *(one.passage.end for one in same)]),
+            )
+            passage = self.passages.document(document).cut(start, end)
+            if not same:
+                wide.append(replace(hit, passage=passage))
+                continue
+            # The better of the two hits grows; whatever else it now reaches is part of it.
+            wide[wide.index(same[0])] = replace(same[0], passage=passage)
+            wide = [one for one in wide if one not in same[1:]]
+        return tuple(replace(hit, rank=rank) for rank, hit in enumerate(wide, start=1))
+
+    def _around(self, passage: Passage) -> tuple[int, int]:
+        """From where to where in its document."""
+        if self.extent == "document":
+            return 0, len(self.passages.document(passage.document).text)
+        rows = self.passages.of(passage.document)
+        place = next(row for row in rows if self.passages[row].start == passage.start)
+        before, after = self.passages[max(rows[0], place - 1)], self.passages[min(rows[-1], place + 1)]
+        return before.start, after.end
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What fits, in the prompt's order, after what is said of the domain in which it was found."""
+
+    settings: RetrieverSettings
+    router: Router | None
+    count: Callable[[str], int]
+
+    async def __call__(self, query: Query, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        notes = await self._notes(query)
+        if self.settings.tokens is not None:
+            left = self.settings.tokens - sum(self.count(one.passage.searchable) for one in notes)
+            hits = steps.within(hits, left, self.count)
+        return (*notes, *steps.arrange(hits, self.settings.order))
+
+    async def _notes(self, query: Query) -> tuple[Hit, ...]:
+        """What is said of the domain; nobody searched for it, so its rank is 0."""
+        if self.router is None or self.settings.route is None:
+            return ()
+        said = introduction(self.settings.route.about, await self.router.label(query.text))
+        return () if said is None else (Hit(said, 0.0, 0),)

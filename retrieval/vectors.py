@@ -1,6 +1,7 @@
 """Unit vectors by row, searched by inner product: exact while the corpus is small, smaller and faster above.
 
-The only door to FAISS. Knows nothing of texts, passages or generations; what is loaded was verified by its hash before.
+The only door to FAISS, but for the process of `gpu`. Knows nothing of texts, passages or generations; what is
+loaded was verified by its hash before.
 """
 
 import logging
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.batch import Vectors as Matrix
+from retrieval.gpu import GpuSearch, start
 from retrieval.passage import RetrievalError
 from retrieval.ranking import Ranking, best
 
@@ -42,8 +44,9 @@ logger = logging.getLogger(__name__)
 class Vectors:
     """A FAISS index whose ids are the rows 0 to n - 1."""
 
-    def __init__(self, faiss_index: Any, kind: Kind, probes: int = 0) -> None:
+    def __init__(self, faiss_index: Any, kind: Kind, probes: int = 0, gpu: GpuSearch | None = None) -> None:
         self._index = faiss_index
+        self._gpu = gpu
         self.kind: Final[Kind] = kind
         self.probes: Final = probes
         """How many groups a search reads; 0 where there are none. It is a number of the manifest, not of the file."""
@@ -75,6 +78,10 @@ class Vectors:
             raise RetrievalError(f"{path}: FAISS cannot read it: {str(error).splitlines()[0]}") from None
         return cls(index, kind, probes)
 
+    def accelerated(self, path: Path) -> "Vectors":
+        """The same, searched on a GPU where there is one that FAISS can use and the rows are worth it."""
+        return Vectors(self._index, self.kind, self.probes, start(path, len(self)))
+
     def save(self, path: Path) -> None:
         import faiss
 
@@ -93,6 +100,12 @@ class Vectors:
             kept = np.flatnonzero(rows)
             if len(kept) <= FEW:
                 return [(int(kept[row]), score) for row, score in _nearest(self.take(kept) @ vector, k)]
+        elif self._gpu:
+            try:
+                return self._gpu.search(vector, min(k, len(self)))
+            except OSError as error:
+                logger.warning(f"{error}: the CPU searches from now on")
+                self._gpu = None
         scores, found = self._index.search(vector[np.newaxis], min(k, len(self)), params=self._how(rows))
         return [(row, score) for row, score in zip(found[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
 
@@ -149,8 +162,8 @@ def _add(index: Any, matrix: Matrix) -> None:
 
     # A block at a time: a bar that moves, and a matrix on disk is never whole in memory.
     starts = range(0, len(matrix), BLOCK)
-    for start in tqdm(starts, desc="indexing", disable=len(starts) < 2 or not sys.stderr.isatty()):
-        index.add(np.ascontiguousarray(matrix[start : start + BLOCK], dtype=np.float32))
+    for first in tqdm(starts, desc="indexing", disable=len(starts) < 2 or not sys.stderr.isatty()):
+        index.add(np.ascontiguousarray(matrix[first : first + BLOCK], dtype=np.float32))
 
 
 def _probes(index: Any, matrix: Matrix) -> int:

@@ -6,9 +6,10 @@ Pure: a view is a function of a passage. Knows nothing of who writes, or of how 
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
+from retrieval.masking import masked
 from retrieval.passage import Document, Passage
 
-View: TypeAlias = Literal["titled", "text", "answer", "summary", "questions", "context"]
+View: TypeAlias = Literal["titled", "text", "answer", "masked", "summary", "questions", "context"]
 
 Seen: TypeAlias = Callable[[Passage, str], str]
 """(passage, what a model wrote about it) -> the text that is embedded and matched."""
@@ -18,6 +19,7 @@ VIEWS: Final[Mapping[View, Seen]] = {
     "text": lambda passage, _: passage.text,
     # Demonstrations by their answers: ask with a draft of the answer (`expand: {kind: hyde}`).
     "answer": lambda passage, _: str(passage.meta.get("answer", "")),
+    "masked": lambda passage, _: masked(passage.text),
     "summary": lambda _, written: written,
     # Questions stand before the text (doc2query, 1904.08375), and so does the context (Anthropic, 2024).
     "questions": lambda passage, written: f"{written}\n{passage.searchable}",
@@ -45,3 +47,8 @@ def by_a_model(view: View) -> bool:
 def prompt(view: View, passage: Passage, document: Document) -> str:
     """What a model is asked about a passage."""
     return PROMPTS[view].format(title=passage.title, text=passage.text, document=document.text[:SHOWN])
+
+
+def asked(view: View, question: str) -> str:
+    """The question as it is searched for: hidden names are found by a question whose names are hidden."""
+    return masked(question) if view == "masked" else question

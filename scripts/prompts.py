@@ -92,7 +92,8 @@ def _always(retriever: Retriever) -> Finder:
 def _raft(asking: Asking, settings: RaftSettings) -> Finder:
     source, examples = asking.stack.retrievers[settings.retriever], asking.task.examples
     most = max(len(example.evidence) for example in examples)
-    others = Others(open_retriever(replace(source, rerank=None, k=settings.distractors + most + SPARE)))
+    wide = replace(source, k=settings.distractors + most + SPARE, depth=None, prefer=(), rerank=None, distinct=None)
+    others = Others(open_retriever(wide))
     absent = without_evidence(examples, settings)
     return lambda example: Raft(
         evidence=_evidence(asking.task, example),

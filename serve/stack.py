@@ -14,7 +14,7 @@ import yaml
 from pydantic import AfterValidator, ConfigDict
 
 from retrieval.files import STRICT, FileError, read_text, read_yaml
-from retrieval.retriever import RetrieverSettings
+from retrieval.settings import RetrieverSettings
 from serve.chat import Sampling
 from serve.combination import BASE, GOLD, NAME, NONE, Combination
 from serve.strategies import StrategySettings

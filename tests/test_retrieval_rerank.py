@@ -19,10 +19,13 @@ from retrieval.documents import read_documents
 from retrieval.files import FileError, read_yaml
 from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
-from retrieval.measure import measure, read_topics
+from retrieval.measure import kinds_of, means, measure
 from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.rerank import locate
-from retrieval.retriever import KINDS, Kind, Reranked, RerankSettings, RetrieverSettings, open_retriever
+from retrieval.retriever import Reread, open_retriever
+from retrieval.search import KINDS
+from retrieval.settings import Kind, RetrieverSettings
+from retrieval.topics import read_topics
 from serve.stack import Stack
 from tests.tiny_search import make_beir, make_embedder, make_encoder, write_qrels
 
@@ -42,8 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(world: Path, k: int, depth: int, kind: Kind = "dense") -> RetrieverSettings:
-    rerank = RerankSettings(model=world / "reader", depth=depth)
-    return RetrieverSettings(kind=kind, index=world / "index", k=k, rerank=rerank)
+    return RetrieverSettings(kind=kind, index=world / "index", k=k, depth=depth, rerank=world / "reader")
 
 
 def search(retriever: Any, text: str) -> tuple[Hit, ...]:
@@ -78,9 +80,11 @@ class Indifferent:
 def test_what_the_model_finds_equal_stays_in_the_order_in_which_it_was_found(world: Path) -> None:
     first = KINDS["dense"](open_index(world / "index"), 12)
 
-    hits = search(Reranked(first, Indifferent(), 5), QUESTION)  # type: ignore[arg-type]
+    found = search(first, QUESTION)
 
-    assert [hit.passage for hit in hits] == [hit.passage for hit in search(first, QUESTION)[:5]]
+    hits = asyncio.run(Reread(Indifferent())(Query(QUESTION), found))  # type: ignore[arg-type]
+
+    assert [hit.passage for hit in hits] == [hit.passage for hit in found]
 
 
 def test_nothing_found_is_nothing_to_read(world: Path) -> None:
@@ -103,10 +107,11 @@ LAZY = """
 import asyncio, sys
 from pathlib import Path
 from retrieval.passage import Query
-from retrieval.retriever import RerankSettings, RetrieverSettings, open_retriever
+from retrieval.retriever import open_retriever
+from retrieval.settings import RetrieverSettings
 
 index, model = map(Path, sys.argv[1:])
-retriever = open_retriever(RetrieverSettings(kind="lexical", index=index, k=2, rerank=RerankSettings(model=model)))
+retriever = open_retriever(RetrieverSettings(kind="lexical", index=index, k=2, rerank=model))
 before = "torch" in sys.modules
 asyncio.run(retriever.search(Query("d3 d7")))
 print(before, "torch" in sys.modules)
@@ -154,48 +159,49 @@ def test_an_embedder_is_no_reranker(world: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rerank", "says"),
+    ("given", "says"),
     [
-        ("{model: m, depth: 2}", "depth is 2 and k is 3"),
-        ("{model: m, depth: 0}", "at least 1 passage"),
-        ("{depth: 5}", "model: this key is required"),
-        ("{model: m, deep: 5}", "unknown key"),
+        ("rerank: m, depth: 2", r"depth is 2 and k is 3: k are chosen from what is found"),
+        ("depth: 5", "there is none of these"),
+        ("rerank: m, deep: 5", "unknown key"),
+        ("k: 0, weight: 2", r"k is 0, but .*; weight is 2.0, a share .*; weight is of hybrid search"),
+        ("distinct: 0", "distinct is 0.0, a share of words"),
+        ("tokens: 0", "nothing fits"),
+        ("order: best", "best_last"),
+        ("where: {year: {mim: 3}}", "a range has min, max or both"),
+        ("where: {year: 3}, route: {questions: q, label: year}", "both say which year"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(tmp_path: Path, rerank: str, says: str) -> None:
-    (tmp_path / "stack.yaml").write_text(f"kind: dense\nindex: i\nrerank: {rerank}\n")
+def test_settings_that_mean_nothing_are_refused(tmp_path: Path, given: str, says: str) -> None:
+    (tmp_path / "stack.yaml").write_text(f"{{kind: dense, index: i, {given}}}\n")
 
     with pytest.raises(FileError, match=says):
         read_yaml(tmp_path / "stack.yaml", RetrieverSettings)
 
 
 def test_in_a_stack_its_path_starts_at_the_file(tmp_path: Path) -> None:
-    line = "{kind: hybrid, index: ../index/docs, rerank: {model: ../rerankers/mine}}"
+    line = "{kind: hybrid, index: ../index/docs, rerank: ../rerankers/mine}"
     (tmp_path / "stack.yaml").write_text(
         f"model: gpt2\nstrategies: {{direct: {{kind: direct}}}}\nretrievers: {{x: {line}}}\n"
     )
 
     found = Stack.load(tmp_path / "stack.yaml").retrievers["x"]
 
-    assert found.rerank == RerankSettings(model=tmp_path.parent / "rerankers" / "mine", depth=20)
+    assert (found.rerank, found.found) == (tmp_path.parent / "rerankers" / "mine", 20)
     assert found.index == tmp_path.parent / "index" / "docs"
 
 
 def test_a_record_depends_on_what_reranks_it_and_not_on_where_that_lies(world: Path, tmp_path: Path) -> None:
-    reranked, plain = settings(world, 3, 20), replace(settings(world, 3, 20), rerank=None)
+    reranked, plain = settings(world, 3, 20), replace(settings(world, 3, 20), depth=None, rerank=None)
     copytree(world / "reader", tmp_path / "moved")
-    moved = replace(reranked, rerank=RerankSettings(model=tmp_path / "moved"))
-    other = replace(reranked, rerank=RerankSettings(model=make_encoder(tmp_path / "other", labels=1), depth=20))
+    moved = replace(reranked, rerank=tmp_path / "moved")
+    other = replace(reranked, rerank=make_encoder(tmp_path / "other", labels=1))
     weights = tmp_path / "other" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
 
     assert key_of(reranked) == key_of(moved)
-    keys = [
-        key_of(one)
-        for one in (plain, reranked, other, replace(reranked, rerank=RerankSettings(model=world / "reader", depth=9)))
-    ]
+    keys = [key_of(one) for one in (plain, reranked, other, replace(reranked, depth=9))]
     assert all(keys[a] != keys[b] for a in range(4) for b in range(a))
-    assert key_of(plain)[0] == {"kind": "dense", "index": None, "k": 3}  # as before there were re-rankers
 
 
 def test_measuring_adds_a_row_that_finds_no_more_than_the_model_reads(
@@ -205,12 +211,13 @@ def test_measuring_adds_a_row_that_finds_no_more_than_the_model_reads(
     given = ["--split", "test", "--rerank", str(world / "reader"), "--depth", "7"]
     assert main([*command, *given]) == 0
 
-    means = json.loads(capsys.readouterr().out)["means"]
+    said = json.loads(capsys.readouterr().out)["retrievers"]
 
-    topics = read_topics(world / "beir", "test")
-    assert means == measure(open_index(world / "index"), topics, RerankSettings(model=world / "reader", depth=7))
-    assert [*means] == ["lexical", "dense", "hybrid", "reranked"]
-    assert means["reranked"]["recall@10"] == means["reranked"]["recall@100"]
+    found = measure(kinds_of(world / "index", world / "reader", 7), read_topics(world / "beir", "test"))
+    shown = {name: {metric: one["value"] for metric, one in row["means"].items()} for name, row in said.items()}
+    assert shown == {name: pytest.approx(means(asked)) for name, asked in found.items()}
+    assert [*said] == ["lexical", "dense", "hybrid", "reranked"]
+    assert shown["reranked"]["recall@10"] == shown["reranked"]["recall@100"]
     assert main([*command, "--split", "test", "--depth", "7"]) == 1
     assert "give both" in capsys.readouterr().err
 

@@ -24,7 +24,7 @@ def train(lesson: Lesson) -> Trained:
 def use(folder: Path) -> str:
     return (
         f"Next: measure it on questions it has not seen (python -m retrieval measure INDEX BEIR_DIR --split test "
-        f"--rerank {folder}); it is used with `rerank: {{model: {folder}}}` in a retriever of a stack file"
+        f"--rerank {folder}); it is used with `rerank: {folder}` in a retriever of a stack file"
     )
 
 
