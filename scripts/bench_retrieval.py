@@ -27,7 +27,18 @@ from retrieval.console import Parser, stop_politely
 from retrieval.embed import PACKAGED, locate
 from retrieval.vectors import Kind, Vectors
 from scripts.bench_ours import STORES as OURS
-from scripts.bench_tables import Row, Work, encoders_table, questions_table, reading, remember, remembered, stores_table
+from scripts.bench_tables import (
+    Row,
+    Work,
+    embedding_reading,
+    encoders_table,
+    questions_reading,
+    questions_table,
+    reading,
+    remember,
+    remembered,
+    stores_table,
+)
 from scripts.bench_texts import agreement, ask_all, some_questions, some_texts
 from scripts.bench_vectors import MADE, asked, made_vectors, nearest
 from scripts.peers import ENCODERS
@@ -144,6 +155,7 @@ def embedding(options: argparse.Namespace) -> None:
                 rows.append({"contestant": contestant, "step": "embed"} | measured)
                 remember(options.json, work, rows)
     Console(width=150).print(encoders_table(work, rows))
+    print(embedding_reading(rows))
 
 
 def questions(options: argparse.Namespace) -> None:
@@ -157,6 +169,7 @@ def questions(options: argparse.Namespace) -> None:
         vectors = Vectors.load(Path(name, "index.faiss"), built.kind, built.probes)
         took = ask_all(vectors, asked_texts)
     Console(width=150).print(questions_table(f"{size:,} x {vectors.dimension}, {vectors.kind}", took))
+    print(questions_reading(took))
 
 
 def peers_are_there(python: Path) -> bool:

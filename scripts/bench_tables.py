@@ -103,6 +103,23 @@ def reading(work: Work, rows: Sequence[Row]) -> str:
     return "\n".join([*lines, f"Read: {len(lines)} comparisons at equal recall; above 1x ours is ahead. {chosen}"])
 
 
+def embedding_reading(rows: Sequence[Row]) -> str:
+    """Ours beside the fastest peer, and whether that one gives the same vectors."""
+    speed, same = figures(rows, "texts_per_second"), figures(rows, "agreement")
+    peers = [who for who in speed if who != OURS]
+    if OURS not in speed or not peers:
+        return "Read: texts a second; there is nobody to compare with."
+    fast = max(peers, key=speed.__getitem__)
+    times = speed[OURS] / speed[fast]
+    near = f"whose vectors have a cosine of {same[fast]:.4f} or more with ours"
+    return f"Read: ours has {times:.2f}x the speed of {fast}, {near}."
+
+
+def questions_reading(took: Sequence[Took]) -> str:
+    p50 = {part: middle for part, middle, _ in questions_report(took)}
+    return f"Read: {p50['embedding'] / p50['whole']:.0%} of a question's time is its embedding, on one thread."
+
+
 def default(work: Work) -> str:
     return f"{OURS} {kind_for(work.rows)}"
 
