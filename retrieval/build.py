@@ -20,7 +20,7 @@ from retrieval.chunking import passages
 from retrieval.embed import PACKAGED, locate, open_embedder
 from retrieval.files import model_hash, read_jsonl, write_jsonl
 from retrieval.generation import alone, current, in_use, publish
-from retrieval.index import VECTORS, WORDS
+from retrieval.index import VECTORS, WORDS, contents
 from retrieval.lexical import Words
 from retrieval.manifest import BuildSettings, Inputs, Manifest
 from retrieval.passage import Document, Passage, RetrievalError
@@ -34,6 +34,8 @@ WRITTEN: Final = "written.jsonl"
 """What a model wrote, by the hash of what it was asked."""
 UNFINISHED: Final = ".unfinished"
 """What a build has computed so far: it outlives a death, and not the build's success."""
+SHOWN: Final = 20
+"""A corpus with the same mistake in every document is refused with this many sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +76,11 @@ def build(documents: Iterable[Document], index: Path, settings: BuildSettings, w
         raise RetrievalError("the documents hold no text, so there is nothing to index")
     folder = locate(settings.embedder)
     inputs = _inputs(sources, index, settings, folder)
-    last = _last(index)
-    if last and last.manifest.inputs == inputs:
-        return last.manifest
+    before = in_use(index)
+    if before and before.inputs == inputs:
+        return before
     with alone(index):
+        last = _last(index)  # only now: nobody else replaces it any more
         notes = _notes(pieces, settings, write, index / UNFINISHED, last)
         texts = [VIEWS[settings.view](piece.passage, note) for piece, (_, note) in zip(pieces, notes, strict=True)]
         embed = open_embedder(folder, inputs.embedder_sha256).passages
@@ -91,6 +94,7 @@ def build(documents: Iterable[Document], index: Path, settings: BuildSettings, w
             np.save(aside / KEYS, np.frombuffer(b"".join(map(key, texts)), dtype=np.uint8).reshape(-1, 16))
             words.save(aside / WORDS)
             write_jsonl(aside / WRITTEN, ({"key": one, "text": note} for one, note in dict(notes).items() if one))
+            _read_again(aside, made)
 
         made = Manifest(
             inputs=inputs,
@@ -103,6 +107,15 @@ def build(documents: Iterable[Document], index: Path, settings: BuildSettings, w
         made = publish(index, made, fill)
         shutil.rmtree(index / UNFINISHED, ignore_errors=True)
         return made
+
+
+def _read_again(folder: Path, manifest: Manifest) -> None:
+    """OSError when something did not arrive: NumPy overlooks a disk that is full when it closes a file."""
+    try:
+        contents(folder, manifest)
+        np.load(folder / KEYS, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise OSError("what was written cannot be read again") from error
 
 
 def _pieces(sources: Sequence[Document], settings: BuildSettings) -> Iterator[Piece]:
@@ -145,7 +158,20 @@ def _last(index: Path) -> Last | None:
 
 
 def _corpus_hash(documents: Iterable[Document]) -> str:
-    digest = hashlib.sha256()
+    """RetrievalError that names every document whose id is another's, or whose text no file can hold."""
+    digest, problems, seen = hashlib.sha256(), [], set[str]()
     for document in documents:
-        digest.update(json.dumps(asdict(document), sort_keys=True).encode() + b"\n")
+        if document.id in seen:
+            problems.append(f"document {document.id!r}: there are two of this id; an id names one document")
+        seen.add(document.id)
+        try:
+            digest.update(json.dumps(asdict(document), sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            problems.append(
+                f"document {document.id!r}: holds {half!r}, half of a character; mend it where it comes from"
+            )
+    if problems:
+        more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise RetrievalError("\n".join(problems[:SHOWN] + more))
     return digest.hexdigest()

@@ -13,14 +13,16 @@ import fcntl
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from retrieval.files import FileError, file_hash, flush, read_text, write_atomically
 from retrieval.manifest import Manifest, from_json, to_json
 from retrieval.passage import RetrievalError
+
+T = TypeVar("T")
 
 CURRENT: Final = "CURRENT"
 MANIFEST: Final = "manifest.json"
@@ -39,14 +41,16 @@ def unusable(index: Path, place: Path, what: str, options: str = "") -> Retrieva
 def current(index: Path) -> Path:
     """The folder of the generation in use."""
     pointer = index / CURRENT
-    if not pointer.is_file():
-        raise unusable(index, index, "there is no index here")
-    name, _, sha256 = read_text(pointer).strip().partition(" ")
-    manifest = index / name / MANIFEST
-    if not GENERATION.fullmatch(name) or not manifest.is_file():
+    try:
+        name, _, sha256 = pointer.read_text(encoding="utf-8").strip().partition(" ")
+    except (FileNotFoundError, NotADirectoryError):
+        raise unusable(index, index, "there is no index here") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise unusable(index, pointer, f"cannot be read: {error}") from None
+    if not GENERATION.fullmatch(name):
         raise unusable(index, pointer, f"names {name!r}, which is not a whole generation")
-    if file_hash(manifest) != sha256:
-        raise unusable(index, manifest, f"is not what was written: {CURRENT} has another hash of it")
+    if _hash(index, index / name / MANIFEST) != sha256:
+        raise unusable(index, index / name / MANIFEST, f"is not what was written: {CURRENT} has another hash of it")
     return index / name
 
 
@@ -57,17 +61,42 @@ def verified(generation: Path) -> Manifest:
     if manifest is None:
         raise unusable(index, file, "damaged, or of another version")
     for name, sha256 in manifest.files.items():
-        if not (generation / name).is_file():
-            raise unusable(index, generation / name, "missing")
-        if file_hash(generation / name) != sha256:
+        if _hash(index, generation / name) != sha256:
             raise unusable(index, generation / name, "damaged since it was written")
     return manifest
+
+
+def _hash(index: Path, file: Path) -> str:
+    try:
+        return file_hash(file)
+    except FileNotFoundError:
+        raise unusable(index, file, "missing") from None
+    except OSError as error:
+        raise unusable(index, file, f"cannot be read: {error.strerror}") from None
+
+
+def steadily(index: Path, read: Callable[[Path], T]) -> T:
+    """What `read` makes of the generation in use; made again where builds have replaced and removed it meanwhile."""
+    while True:
+        pointer = _pointer(index)
+        try:
+            return read(current(index))
+        except (FileError, RetrievalError):
+            if _pointer(index) == pointer:
+                raise
+
+
+def _pointer(index: Path) -> bytes:
+    try:
+        return (index / CURRENT).read_bytes()
+    except OSError:
+        return b""
 
 
 def in_use(index: Path) -> Manifest | None:
     """The manifest of the generation in use, or None when there is none that is whole."""
     try:
-        return verified(current(index))
+        return steadily(index, verified)
     except (FileError, RetrievalError):
         return None
 
@@ -75,7 +104,7 @@ def in_use(index: Path) -> Manifest | None:
 @contextmanager
 def alone(index: Path) -> Iterator[None]:
     """Be the only one that builds this index; the system releases the lock however the process ends."""
-    with _sentences(index):
+    with writing(index):
         index.mkdir(parents=True, exist_ok=True)
         if any(index.iterdir()) and not (index / LOCK).exists() and not (index / CURRENT).exists():
             raise RetrievalError(f"{index}: holds other files and no index; choose a new or empty folder")
@@ -93,7 +122,7 @@ def publish(index: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Ma
     aside = index / ASIDE
     _clear(index)
     try:
-        with _sentences(index):
+        with writing(index):
             aside.mkdir()
             fill(aside)
             complete = replace(manifest, files=_hashes(aside))
@@ -102,16 +131,18 @@ def publish(index: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Ma
             _put_in_use(index, aside)
     finally:
         _clear(index)
-    for old in _generations(index)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    with suppress(OSError):  # what cannot be removed now is removed by the next build
+        for old in _generations(index)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
     return complete
 
 
 def _clear(index: Path) -> None:
     """Remove what a build that died has left; it was alone, and so are we."""
     shutil.rmtree(index / ASIDE, ignore_errors=True)
-    for pointer in index.glob(f".{CURRENT}.*"):
-        pointer.unlink()
+    with suppress(OSError):
+        for pointer in index.glob(f".{CURRENT}.*"):
+            pointer.unlink()
 
 
 def _put_in_use(index: Path, aside: Path) -> None:
@@ -120,7 +151,9 @@ def _put_in_use(index: Path, aside: Path) -> None:
     generation = aside.rename(index / f"gen-{number:04}")
     flush(index)
     write_atomically(index / CURRENT, f"{generation.name} {file_hash(generation / MANIFEST)}\n")
-    flush(index)
+    # The new one is in use. Where this cannot be flushed, a power cut may bring back the old one, whole as well.
+    with suppress(OSError):
+        flush(index)
 
 
 def _generations(index: Path) -> list[Path]:
@@ -141,7 +174,7 @@ def _flush(folder: Path) -> None:
 
 
 @contextmanager
-def _sentences(index: Path) -> Iterator[None]:
+def writing(index: Path) -> Iterator[None]:
     """A full disk, a read-only one, a file in the way: the system's reason and what to do."""
     try:
         yield

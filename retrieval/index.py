@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from retrieval.batch import Vectors as Matrix
 from retrieval.embed import PACKAGED, Embedder, locate, open_embedder
 from retrieval.files import model_hash, read_text
-from retrieval.generation import MANIFEST, current, unusable, verified
+from retrieval.generation import MANIFEST, steadily, unusable, verified
 from retrieval.lexical import Words
 from retrieval.manifest import Inputs, Manifest
 from retrieval.passage import Hit, RetrievalError
@@ -71,24 +71,41 @@ class Index:
 
 def open_index(path: Path) -> Index:
     """The index in use, or a RetrievalError that names what is wrong and the command that mends it."""
-    generation = current(path)
-    return _open(generation, read_text(generation / MANIFEST))
+    return steadily(path, lambda generation: _open(generation, read_text(generation / MANIFEST)))
 
 
 @lru_cache(maxsize=8)
 def _open(generation: Path, manifest_text: str) -> Index:
     """Opened once for all who use it; the manifest's text is what tells two generations of one name apart."""
     manifest = verified(generation)
-    settings, vectors = manifest.inputs.settings, generation / VECTORS
-    index = Index(
+    passages, vectors, words = contents(generation, manifest)
+    return Index(
         manifest=manifest,
-        passages=Passages(generation),
-        vectors=Vectors.load(vectors, manifest.kind, manifest.probes).accelerated(vectors),
-        words=Words.load(generation / WORDS, settings.language),
+        passages=passages,
+        vectors=vectors.accelerated(generation / VECTORS),
+        words=words,
         embedder=_embedder(generation.parent, manifest.inputs),
     )
-    _check_counts(generation, index)
-    return index
+
+
+def contents(generation: Path, manifest: Manifest) -> tuple[Passages, Vectors, Words]:
+    """What the files hold; RetrievalError unless it is what the manifest says."""
+    try:
+        passages = Passages(generation)
+        vectors = Vectors.load(generation / VECTORS, manifest.kind, manifest.probes)
+        words = Words.load(generation / WORDS, manifest.inputs.settings.language)
+    except RetrievalError:
+        raise
+    except (OSError, ValueError) as error:
+        raise unusable(generation.parent, generation, f"cannot be read: {error}") from None
+    for name, count in ((CUTS, len(passages)), (VECTORS, len(vectors)), (WORDS, len(words))):
+        if count != manifest.passages:
+            what = f"holds {count} rows where {MANIFEST} says {manifest.passages}"
+            raise unusable(generation.parent, generation / name, what)
+    if vectors.dimension != manifest.dimension:
+        what = f"has vectors of {vectors.dimension} numbers where {MANIFEST} says {manifest.dimension}"
+        raise unusable(generation.parent, generation / VECTORS, what)
+    return passages, vectors, words
 
 
 def embedder_folder(index: Path, name: str) -> Path:
@@ -109,14 +126,3 @@ def _embedder(index: Path, inputs: Inputs) -> Embedder:
         options = "" if name == PACKAGED else f" --embedder {folder}"
         raise unusable(index, index, f"built with another version of the embedder {folder.name}", options)
     return open_embedder(folder, sha256)
-
-
-def _check_counts(generation: Path, index: Index) -> None:
-    expected = index.manifest.passages
-    for name, count in ((CUTS, len(index.passages)), (VECTORS, len(index.vectors)), (WORDS, len(index.words))):
-        if count != expected:
-            what = f"holds {count} rows where {MANIFEST} says {expected}"
-            raise unusable(generation.parent, generation / name, what)
-    if index.vectors.dimension != index.manifest.dimension:
-        what = f"has vectors of {index.vectors.dimension} numbers where {MANIFEST} says {index.manifest.dimension}"
-        raise unusable(generation.parent, generation / VECTORS, what)

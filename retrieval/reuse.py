@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import time
+import zipfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
@@ -17,7 +18,8 @@ from typing import Final, TypeAlias, TypeVar
 import numpy as np
 
 from retrieval.batch import Vectors as Matrix
-from retrieval.files import flush, read_text
+from retrieval.files import flush
+from retrieval.generation import writing
 
 Write: TypeAlias = Callable[[str], Awaitable[str]]
 """prompt -> text: a model that a caller lends."""
@@ -83,19 +85,20 @@ def _blocks(folder: Path) -> dict[bytes, Matrix]:
         try:
             with np.load(file, allow_pickle=False) as block:
                 found |= zip((row.tobytes() for row in block["keys"]), block["vectors"], strict=True)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             file.unlink()
     return found
 
 
 def _keep(folder: Path, names: Sequence[bytes], vectors: Matrix) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     rows = np.frombuffer(b"".join(names), dtype=np.uint8).reshape(-1, 16)
     aside = folder / ".block"
-    with aside.open("wb") as file:
-        np.savez(file, keys=rows, vectors=vectors)
-    flush(aside)
-    aside.rename(folder / f"{names[0].hex()}.npz")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            np.savez(file, keys=rows, vectors=vectors)
+        flush(aside)
+        aside.rename(folder / f"{names[0].hex()}.npz")
 
 
 def written(prompts: Sequence[str], write: Write, log: Path, before: Mapping[str, str]) -> dict[str, str]:
@@ -113,15 +116,18 @@ def prompt_key(prompt: str) -> str:
 async def _ask(prompts: Sequence[str], write: Write, log: Path, known: dict[str, str]) -> None:
     from tqdm import tqdm
 
-    log.parent.mkdir(parents=True, exist_ok=True)
+    with writing(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered: a line is in the file as soon as it is written, and nothing is left to fail when it is closed.
+        file = log.open("ab", buffering=0)
     bar = tqdm(total=len(prompts), desc="writing", unit=" passages", disable=not sys.stderr.isatty())
-    with bar, log.open("a", encoding="utf-8") as file:
+    with bar, file:
 
         async def one(prompt: str) -> None:
             known[prompt_key(prompt)] = text = (await write(prompt)).strip()
             # A line begins with its end, so that one that a death has torn spoils no other.
-            file.write("\n" + json.dumps({"key": prompt_key(prompt), "text": text}, ensure_ascii=False))
-            file.flush()
+            with writing(log):
+                file.write(b"\n" + json.dumps({"key": prompt_key(prompt), "text": text}).encode())
             bar.update()
 
         for group in _batched(prompts, AT_ONCE):
@@ -131,7 +137,7 @@ async def _ask(prompts: Sequence[str], write: Write, log: Path, known: dict[str,
 def _log(file: Path) -> dict[str, str]:
     """What is in the log; a line that a death has torn is passed over."""
     found: dict[str, str] = {}
-    for line in read_text(file).split("\n") if file.is_file() else ():
+    for line in file.read_bytes().split(b"\n") if file.is_file() else ():
         try:
             row = json.loads(line)
             found[row["key"]] = row["text"]

@@ -85,7 +85,9 @@ class Vectors:
     def save(self, path: Path) -> None:
         import faiss
 
-        faiss.write_index(self._index, str(path))
+        # Not by its name: FAISS overlooks a disk that is full when it closes the file, and leaves it short.
+        with path.open("wb") as file:
+            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -137,7 +139,7 @@ def kind_for(rows: int) -> Kind:
 
 def _nearest(scores: Matrix, k: int) -> Ranking:
     """Every row is near to some degree, also one at an obtuse angle."""
-    return [(row, float(scores[row])) for row, _ in best(scores + 2.0, k)]
+    return [(row, float(scores[row])) for row, _ in best(scores.astype(np.float64) + 2.0, k)]
 
 
 def _grouped(matrix: Matrix) -> Any:
