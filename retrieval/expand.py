@@ -64,6 +64,8 @@ KINDS: Final[dict[Kind, Way]] = {
         "without the others. Keep every name, number and code as it is. When it asks only one thing, repeat it. Write "
         "nothing else.",
     ),
+    # Fusing the clauses' rankings would put both records of the demo's two-part questions among the first three for 54
+    # of 90 questions (words alone, three seeds); taking turns does for all 90, as does the question uncut.
     "clauses": Way(interleave),
 }
 
@@ -86,6 +88,8 @@ class ExpandSettings:
             raise RetrievalError(
                 f"expand.n is {self.n}, but `{self.kind}` needs at least {fewest}; for none, leave it out"
             )
+        if self.instructions and not self.instructions.strip():
+            raise RetrievalError("expand.instructions are blank; leave them out for ours")
         if self.instructions and not KINDS[self.kind].instructions:
             raise RetrievalError(f"expand.instructions: `{self.kind}` asks no model, so nobody would read them")
 
@@ -124,12 +128,9 @@ def lines(reply: str, n: int) -> list[str]:
     >>> lines('Here are two:\\n1. Who founded it?\\n- "Who is its founder?"\\n* who founded it?', n=3)
     ['Who founded it?', 'Who is its founder?']
     """
-    found: dict[str, str] = {}
-    for line in reply.rpartition("</think>")[2].splitlines():
-        text = MARK.sub("", line.strip()).strip(' \t"“”*`_')
-        if re.search(r"\w", text) and not text.endswith(":"):
-            found.setdefault(text.casefold(), text)
-    return list(found.values())[:n]
+    written = reply.rpartition("</think>")[2].replace("**", "").splitlines()
+    texts = (MARK.sub("", line.strip()).strip(' \t"“”') for line in written if not line.startswith("```"))
+    return _unique(text for text in texts if re.search(r"\w", text) and not text.endswith(":"))[:n]
 
 
 MARK: Final = re.compile(

@@ -24,7 +24,7 @@ SHINGLE: Final = 3
 SIMILAR: Final = 0.8
 """The similarity from which a hit is a near-duplicate: another word in the middle of 29 words or more.
 
-Nothing in the demo's registers comes near it; of the two versions of a record, the most similar have 0.45."""
+The demo's registers hold nothing like that: the two versions of a record share at most 0.46 (three seeds)."""
 
 Shingles: TypeAlias = frozenset[tuple[str, ...]]
 
@@ -34,7 +34,12 @@ class Rule:
     """What is preferred, and how much: `{newest: year, weight: 0.3}` or `{where: {kind: manual}, weight: 0.2}`."""
 
     weight: float
-    """In units of the distance between the best hit's score and the worst's; below 0, a rule puts back instead."""
+    """In units of the distance between the best hit's score and the worst's; below 0, a rule puts back instead.
+
+    On the demo's world, words alone, three seeds: with `newest: year` at 0.1 the latest of two versions is first for 87
+    of 90 questions that ask for it (without: 43), and facts, codes, clashes and two-part questions lose nothing; at 0.3
+    it is first for all 90, and the right one of two records of one name for 77 instead of 90.
+    """
     newest: str = ""
     """The field with a number, a year or an ISO date."""
     where: Where = field(default_factory=dict)
@@ -46,8 +51,8 @@ class Rule:
             raise RetrievalError("a rule prefers by `newest: FIELD` or by `where: {...}`: write one of the two")
         if not math.isfinite(self.weight) or self.weight == 0:
             raise RetrievalError(
-                f"weight is {self.weight}, and such a rule has no meaning: 0.3 is a gentle preference, 1 as strong as "
-                "the search itself"
+                f"weight is {self.weight}, and such a rule means nothing: 0.1 decides between equals, 1 is as strong "
+                "as the search itself"
             )
         check(self.where)
 

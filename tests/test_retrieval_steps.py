@@ -2,6 +2,7 @@
 
 import doctest
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval import steps
+from retrieval.files import FileError, read_yaml
 from retrieval.passage import Document, Hit, RetrievalError
 from retrieval.steps import Order, Rule, arrange, distinct, jaccard, prefer, shingles, within
 
@@ -158,3 +160,18 @@ def test_the_best_first_and_the_best_last() -> None:
     hits = [hit(1), hit(2), hit(3)]
 
     assert (ids(arrange(hits, "best_first")), ids(arrange(hits, "best_last"))) == (["1", "2", "3"], ["3", "2", "1"])
+
+
+def test_a_rule_is_read_from_a_file_and_its_problems_have_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "rule.yaml"
+    file.write_text("weight: 0.2\nwhere:\n  valid: {min: 2004-03-01}\n  kind: [manual, $kind]\n")
+
+    rule = read_yaml(file, Rule)
+
+    assert ids(prefer([hit(1, kind="a", valid="2004-03-01")], [rule], {"kind": "a"})) == ["1"]
+    file.write_text("weight: 0.2\nnewst: year\n")
+    with pytest.raises(FileError, match=r"rule\.yaml:2: newst: unknown key; did you mean 'newest'"):
+        read_yaml(file, Rule)
+    file.write_text("weight: 0.2\nwhere: {year: {min: soon}}\n")
+    with pytest.raises(FileError, match=r"rule\.yaml:1: .*where\.year\.min is 'soon'"):
+        read_yaml(file, Rule)
