@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from retrieval.files import FileError, read_jsonl, read_text
 from retrieval.passage import Document
+from retrieval.worked import corpus_row, held_out, is_example
 
 SUFFIXES: Final = (".txt", ".md")
 EXAMPLE: Final = '{"_id": "d1", "title": "", "text": "..."}'
@@ -31,9 +32,11 @@ def _from_jsonl(path: Path) -> Iterator[Document]:
         raise FileError(f"{path}: a corpus is a .jsonl file or a folder of {_kinds()} files")
     problems: list[str] = []
     lines: dict[str, int] = {}
-    for number, row in read_jsonl(path):
-        wrong = _problem(row) or _twice(str(row["_id"]), number, lines)
-        if wrong:
+    for number, given in read_jsonl(path):
+        row = corpus_row(given, number) if is_example(given) else given
+        if isinstance(row, str):
+            problems.append(f"{path}:{number}: {row}")
+        elif wrong := _problem(row) or held_out(row) or _twice(str(row["_id"]), number, lines):
             problems.append(f"{path}:{number}: {wrong}")
         else:
             yield _document(row)

@@ -14,6 +14,7 @@ from eval.gold import GoldRetriever
 from eval.task import Example, Task
 from retrieval.passage import Hit, Passage, Query
 from retrieval.retriever import NoRetrieval, Retriever, open_retriever
+from retrieval.settings import RetrieverSettings
 from scripts.raft import RAFT, SPARE, Raft, RaftSettings, without_evidence
 from scripts.targets import Target
 from serve.chat import Message, Reply, Sampling, Usage
@@ -38,12 +39,30 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """A retriever that never shows a training question itself: its answer would only have to be copied."""
+    """A retriever that never shows a training question itself: its answer would only have to be copied.
+
+    One more takes its place, so that a prompt learnt from has as many worked examples as one that is answered.
+    """
 
     retriever: Retriever
+    one_more: Retriever
+    """The same with a larger k."""
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
-        return tuple(hit for hit in await self.retriever.search(query) if hit.passage.text != query.text)
+        found = await self.retriever.search(query)
+        others = _without(found, query)
+        return others if len(others) == len(found) else _without(await self.one_more.search(query), query)
+
+
+def _without(hits: Sequence[Hit], query: Query) -> tuple[Hit, ...]:
+    asked = query.text.casefold().split()
+    return tuple(hit for hit in hits if hit.passage.text.casefold().split() != asked)
+
+
+def _others(settings: RetrieverSettings) -> Others:
+    k = settings.k + 1
+    more = replace(settings, k=k, depth=settings.depth and max(settings.depth, k))
+    return Others(open_retriever(settings), open_retriever(more))
 
 
 class Silent:
@@ -56,7 +75,7 @@ class Silent:
 async def render(asking: Asking, target: Target) -> list[dict[str, Any]]:
     """One training chat an example, with `meta` that lets the trainer split by group and check for overlap."""
     used = asking.stack.only(asking.ways)
-    opened = {name: Others(open_retriever(settings)) for name, settings in used.retrievers.items()}
+    opened = {name: _others(settings) for name, settings in used.retrievers.items()}
     strategies = {name: build(settings, {NONE: NoRetrieval(), **opened}) for name, settings in used.strategies.items()}
     finders = _finders(asking, opened)
 
@@ -93,7 +112,7 @@ def _raft(asking: Asking, settings: RaftSettings) -> Finder:
     source, examples = asking.stack.retrievers[settings.retriever], asking.task.examples
     most = max(len(example.evidence) for example in examples)
     wide = replace(source, k=settings.distractors + most + SPARE, depth=None, prefer=(), rerank=None, distinct=None)
-    others = Others(open_retriever(wide))
+    others = _others(wide)
     absent = without_evidence(examples, settings)
     return lambda example: Raft(
         evidence=_evidence(asking.task, example),
