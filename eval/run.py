@@ -26,6 +26,7 @@ from serve.chat import ServeError, Unavailable
 from serve.combination import GOLD, Combination
 from serve.engine import Engine
 from serve.pipeline import Pipeline, probe_adapters
+from serve.strategies import shown_in
 
 Job = tuple[Combination, Example]
 
@@ -108,7 +109,8 @@ class _Desk:
     async def _ask(self, cell: Combination, example: Example) -> None:
         query = Query(example.question, meta=example.meta)
         answer = await self._pipeline.ask(cell, query, retriever=self._gold(cell, example))
-        scores = {name: score(example, answer.text) for name, score in self._scorers.items()}
+        shown = shown_in(answer.messages)
+        scores = {name: score(example, answer.text, shown) for name, score in self._scorers.items()}
         self._records.append(record_of(example.id, cell, answer, scores))
         self._unavailable = 0
 

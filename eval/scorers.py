@@ -1,6 +1,7 @@
-"""What an answer is worth: functions from (example, text) to 0..1, found by name in SCORERS.
+"""What an answer is worth: functions from (example, text, passages shown) to 0..1, found by name in SCORERS.
 
-A scorer reads only the text and the example's gold answers; it knows nothing of who wrote the text, or how. Correctness
+A scorer reads the text, the example's gold answers and what stood above the question; it knows nothing of who wrote
+the text, or how. Correctness
 and format are scored apart, and a correct answer can be looked for strictly or loosely, so that each error shows once.
 """
 
@@ -8,13 +9,14 @@ import json
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from eval.calls import calls_of, names_of, once, refuse, same_arguments, same_calls
 from eval.task import Example, ScorerSettings
 
-Scorer = Callable[[Example, str], float]
+Scorer = Callable[[Example, str, Sequence[str]], float]
+"""(example, what was said, the passages in the prompt, `[S1]` first) -> 0..1"""
 Comparison = Callable[[str, str], float]
 """(said, gold) -> 0..1"""
 
@@ -86,7 +88,7 @@ def loose_field(text: str, field: str) -> str | None:
     >>> loose_field('Sure!\\n```json\\n{"answer": 7}\\n```', "answer"), loose_field("Oslo", "answer")
     ('7', 'Oslo')
     """
-    found = next(filter(None, (_object_at(text, brace.start()) for brace in re.finditer("{", text))), None)
+    found = _first_object(text)
     if found is None:
         return re.sub(r"```\w*", "", text).strip()
     value = found.get(field)
@@ -101,7 +103,7 @@ def best_of(compare: Comparison) -> Callable[[ScorerSettings], Scorer]:
     def build(settings: ScorerSettings) -> Scorer:
         field, find = settings.json, loose_field if settings.loose else strict_field
 
-        def score(example: Example, text: str) -> float:
+        def score(example: Example, text: str, _: Sequence[str]) -> float:
             said = text if field is None else find(text, field)
             return 0.0 if said is None else max(compare(said, gold) for gold in example.answers)
 
@@ -113,7 +115,7 @@ def best_of(compare: Comparison) -> Callable[[ScorerSettings], Scorer]:
 def json_format(settings: ScorerSettings) -> Scorer:
     """Nothing but one JSON object with exactly these keys, in any order, on one line; its values are not judged."""
 
-    def score(example: Example, text: str) -> float:
+    def score(example: Example, text: str, _: Sequence[str]) -> float:
         found = _object(text.strip())
         return float(found is not None and found.keys() == set(settings.keys) and "\n" not in text.strip())
 
@@ -123,11 +125,39 @@ def json_format(settings: ScorerSettings) -> Scorer:
 def valid_call(_: ScorerSettings) -> Scorer:
     """Nothing but calls of functions that were on offer (`meta.tools`; any, where it is missing); values not judged."""
 
-    def score(example: Example, text: str) -> float:
+    def score(example: Example, text: str, _: Sequence[str]) -> float:
         offered, made = names_of(example.meta.get("tools")), calls_of(text)
         return float(made is not None and (not offered or all(call["name"] in offered for call in made)))
 
     return score
+
+
+def context_used(settings: ScorerSettings) -> Scorer:
+    """The share of the passages in the prompt that the answer draws on; 0 when none was shown.
+
+    It draws on a passage that it cites (`[S2]` in the text, or 2 among `sources` in its JSON) and on one in which its
+    value stands: the field that is named, or the whole reply, as whole words, normalised. Both are signs of use, not
+    proof of it: a model can cite what it did not read, and a value as short as "no" stands in many passages.
+    """
+
+    def score(_: Example, text: str, shown: Sequence[str]) -> float:
+        cited, marks = cited_in(text), r"\[S\d+\]"
+        said = normalise((loose_field(text, settings.json) if settings.json else re.sub(marks, "", text)) or "")
+        used = [n in cited or bool(said and contains(passage, said)) for n, passage in enumerate(shown, start=1)]
+        return sum(used) / len(used) if used else 0.0
+
+    return score
+
+
+def cited_in(text: str) -> set[int]:
+    """The numbers of the passages that a reply cites: `[S2]` anywhere, or in the list `sources` of its JSON object.
+
+    >>> cited_in('{"answer": "Oslo", "sources": [1, 3]}'), cited_in("Oslo [S2].")
+    ({1, 3}, {2})
+    """
+    listed = (_first_object(text) or {}).get("sources")
+    numbers = [n for n in listed if isinstance(n, int)] if isinstance(listed, list) else []
+    return {*numbers, *(int(n) for n in re.findall(r"\[S(\d{1,9})\]", text))}
 
 
 SCORERS: Final[Mapping[str, Callable[[ScorerSettings], Scorer]]] = {
@@ -139,6 +169,7 @@ SCORERS: Final[Mapping[str, Callable[[ScorerSettings], Scorer]]] = {
     "tool_call": best_of(same_calls),
     "arguments": best_of(same_arguments),
     "valid_call": valid_call,
+    "context_used": context_used,
 }
 
 
@@ -154,6 +185,11 @@ def _object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _first_object(text: str) -> dict[str, Any] | None:
+    """The first JSON object anywhere in the text."""
+    return next(filter(None, (_object_at(text, brace.start()) for brace in re.finditer("{", text))), None)
 
 
 def _object_at(text: str, start: int) -> dict[str, Any] | None:

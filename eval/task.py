@@ -53,7 +53,9 @@ class Example:
 class ScorerSettings:
     """One named scorer of a task; `eval.scorers` says what each kind does."""
 
-    kind: Literal["exact", "choice", "contains", "f1", "json_format", "tool_call", "arguments", "valid_call"]
+    kind: Literal[
+        "exact", "choice", "contains", "f1", "json_format", "tool_call", "arguments", "valid_call", "context_used"
+    ]
     json: str | None = None
     """Score this text field of a reply that must be one JSON object."""
     loose: bool = False
@@ -68,6 +70,8 @@ class ScorerSettings:
             raise ValueError("`keys` (a list) belongs to kind json_format, and only there")
         if self.kind in ("json_format", "valid_call") and self.json:
             raise ValueError(f"{self.kind} judges the whole reply; remove `json`")
+        if self.kind == "context_used" and self.loose:
+            raise ValueError("context_used always looks for the field loosely; remove `loose`")
         if self.loose and not self.json:
             raise ValueError("`loose` says how strictly a JSON field is looked for; name the field with `json`")
 

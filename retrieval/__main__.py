@@ -8,22 +8,27 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, TypeAlias, get_args
 
 from retrieval.build import build
+from retrieval.comparison import check_key, plain, table_of, tables_by, text_of
 from retrieval.console import Parser, tell_progress
 from retrieval.documents import read_documents
-from retrieval.files import FileError
+from retrieval.files import FileError, write_jsonl
 from retrieval.generation import in_use
+from retrieval.grid import variants, write_retrievers
 from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
-from retrieval.measure import METRICS, measure, read_topics
+from retrieval.measure import handing_over, kinds_of, measure, read_named, rows
 from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.retriever import open_retriever
 from retrieval.settings import RetrieverSettings
+from retrieval.topics import read_topics
+from retrieval.tune import lines_of, tune
+from retrieval.tune import plain as as_plain
 from retrieval.vectors import Kind as VectorKind
 from retrieval.views import View
 
@@ -49,22 +54,20 @@ def _build(arguments: argparse.Namespace) -> None:
     tell_progress("retrieval")
     if bool(arguments.model_url) != bool(arguments.model):
         raise RetrievalError("--model-url says where a model is served and --model which one it is; give both")
-    settings = BuildSettings(
-        embedder=arguments.embedder,
-        size=arguments.size,
-        overlap=arguments.overlap,
-        view=arguments.view,
-        writer=arguments.model,
-        vectors=arguments.vectors,
-        language=arguments.language,
+    base = BuildSettings(
+        embedder=arguments.embedder, writer=arguments.model, vectors=arguments.vectors, language=arguments.language
     )
-    before, started = in_use(arguments.index), time.perf_counter()
-    made = build(read_documents(arguments.documents), arguments.index, settings)
-    news = "up to date, nothing to do" if made == before else f"built in {time.perf_counter() - started:.0f} s"
-    print(
-        f"{arguments.index}: {news}: {made.documents:,} documents, {made.passages:,} passages. "
-        f'Next: python -m retrieval search {arguments.index} "your question"'
-    )
+    wanted = variants(arguments.index, base, arguments.size, arguments.overlap, arguments.view)
+    documents = tuple(read_documents(arguments.documents))
+    for index, settings in wanted.items():
+        before, started = in_use(index), time.perf_counter()
+        made = build(documents, index, settings)
+        news = "up to date, nothing to do" if made == before else f"built in {time.perf_counter() - started:.0f} s"
+        print(f"{index}: {news}: {made.documents:,} documents, {made.passages:,} passages.")
+    if len(wanted) > 1:
+        print(f"Next: python -m retrieval measure {write_retrievers(arguments.index, wanted)} BEIR_DIR")
+    else:
+        print(f'Next: python -m retrieval search {arguments.index} "your question"')
 
 
 def _search(arguments: argparse.Namespace) -> None:
@@ -82,18 +85,55 @@ def _shown(hit: Hit) -> str:
 
 def _measure(arguments: argparse.Namespace) -> None:
     topics = read_topics(arguments.beir, arguments.split)
-    if arguments.depth is not None and not arguments.rerank:
-        raise RetrievalError("--depth is how many passages --rerank FOLDER reads; give both")
-    depth = arguments.depth or 20
-    settings = RetrieverSettings(kind="hybrid", index=arguments.index, k=depth, depth=depth, rerank=arguments.rerank)
-    rerank = open_retriever(settings) if arguments.rerank else None
-    means = measure(open_index(arguments.index), topics, rerank)
+    retrievers = _measured(arguments)
+    against = arguments.against or next(iter(retrievers))
+    if against not in retrievers:
+        raise RetrievalError(f"--against {against}: it is not measured; there are: {', '.join(retrievers)}")
+    if arguments.per_query and arguments.per_query.is_dir():
+        raise RetrievalError(
+            f"--per-query {arguments.per_query}: a folder is here; name a file, such as out/rows.jsonl"
+        )
+    check_key(arguments.by, topics)
+    found = measure(retrievers, topics)
+    ks = {name: settings.k for name, settings in retrievers.items()}
+    table = table_of(found, ks, against)
+    slices = tables_by(arguments.by, found, ks, against) if arguments.by else []
+    if arguments.per_query:
+        write_jsonl(arguments.per_query, rows(found))
     if arguments.json:
-        print(json.dumps({"queries": len(topics), "means": means}))
+        print(json.dumps(plain(table) | {"by": {one.title: plain(one) for one in slices}}))
         return
-    print(f"{len(topics)} queries".ljust(14) + "".join(name.rjust(12) for name in METRICS))
-    for kind, row in means.items():
-        print(kind.ljust(14) + "".join(f"{value:12.4f}" for value in row.values()))
+    print("\n".join(line for one in (table, *slices) for line in text_of(one)))
+    print(_next(arguments, ks))
+
+
+def _measured(arguments: argparse.Namespace) -> dict[str, RetrieverSettings]:
+    """What is measured, by name: the retrievers of a YAML file, or the kinds of search over an index."""
+    if arguments.source.is_file():
+        if arguments.rerank or arguments.depth is not None:
+            raise RetrievalError(
+                f"--rerank and --depth are for an index; {arguments.source} says it for each retriever"
+            )
+        found = read_named(arguments.source, arguments.only)
+    else:
+        if arguments.only:
+            raise RetrievalError("--only names retrievers of a YAML file, and an index has none; leave it out")
+        if arguments.depth is not None and not arguments.rerank:
+            raise RetrievalError("--depth is how many passages --rerank FOLDER reads; give both")
+        found = kinds_of(arguments.source, arguments.rerank, 20 if arguments.depth is None else arguments.depth)
+    return {name: handing_over(one, arguments.k) for name, one in found.items()} if arguments.k is not None else found
+
+
+def _next(arguments: argparse.Namespace, ks: Mapping[str, int]) -> str:
+    if len(set(ks.values())) > 1:
+        return "Below its own k a retriever finds nothing, so different k compare badly; -k N gives all the same."
+    where = arguments.source if arguments.source.is_dir() else "INDEX"
+    return f"Next: python -m retrieval tune {where} {arguments.beir}, on a split that is not this one"
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    tuned = tune(open_index(arguments.index), read_topics(arguments.beir, arguments.split), arguments.folds)
+    print(json.dumps(as_plain(tuned)) if arguments.json else "\n".join(lines_of(tuned)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_build(commands)
     _add_search(commands)
     _add_measure(commands)
+    _add_tune(commands)
     return parser
 
 
@@ -127,18 +168,31 @@ def _add_build(commands: Commands) -> None:
         default=DEFAULTS.embedder,
         help="a sentence-transformers model (default: the packaged %(default)s)",
     )
+    several = "; several make several indexes to compare"
     parser.add_argument(
-        "--size", type=int, default=DEFAULTS.size, help="most characters of a passage (default: %(default)s)"
+        "--size",
+        metavar="N",
+        type=int,
+        nargs="+",
+        default=[DEFAULTS.size],
+        help=f"most characters of a passage{several} (default: {DEFAULTS.size})",
     )
     parser.add_argument(
-        "--overlap", type=int, default=DEFAULTS.overlap, help="characters it may repeat (default: %(default)s)"
+        "--overlap",
+        metavar="N",
+        type=int,
+        nargs="+",
+        default=[DEFAULTS.overlap],
+        help=f"characters it may repeat of the one before{several} (default: {DEFAULTS.overlap})",
     )
     parser.add_argument(
         "--view",
+        metavar="NAME",
+        nargs="+",
         choices=get_args(View),
-        default=DEFAULTS.view,
-        help="what of a passage is searched; summary, questions and context are written by --model (default: "
-        "%(default)s)",
+        default=[DEFAULTS.view],
+        help=f"what of a passage is searched: {', '.join(get_args(View))}, of which --model writes the last three"
+        f"{several} (default: {DEFAULTS.view})",
     )
     parser.add_argument("--model-url", metavar="URL", default="", help="an OpenAI-compatible server that writes them")
     parser.add_argument("--model", metavar="NAME", default="", help="the model there")
@@ -172,17 +226,46 @@ def _add_search(commands: Commands) -> None:
 def _add_measure(commands: Commands) -> None:
     parser = commands.add_parser(
         "measure",
-        help="compare lexical, dense and hybrid search",
-        description="nDCG@10, recall and MRR of each kind of search, by what people marked as relevant.",
+        help="compare ways to search",
+        description="How well each way to search finds what people marked as relevant, and how long it takes. "
+        "Ways are the retrievers of a stack.yaml, or the kinds of search over an index.",
         epilog="example: python -m retrieval measure out/index/scifact beir/scifact",
     )
     parser.set_defaults(command=_measure)
-    parser.add_argument("index", metavar="INDEX", type=Path, help="an index of the folder's corpus.jsonl")
-    parser.add_argument("beir", metavar="BEIR_DIR", type=Path, help="a folder with queries.jsonl and qrels/*.tsv")
-    parser.add_argument("--split", metavar="NAME", default="", help="which qrels/NAME.tsv, where there are several")
+    parser.add_argument(
+        "source", metavar="INDEX|FILE.yaml", type=Path, help="an index, or a YAML file with `retrievers:`"
+    )
+    _add_beir(parser)
+    parser.add_argument("-k", type=int, metavar="N", help="passages that each hands over, instead of its own k")
+    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="this one of the file; repeatable")
+    parser.add_argument("--against", metavar="NAME", help="what all are compared with (default: the first)")
+    parser.add_argument("--by", metavar="KEY", help="a table for each value of this key of queries.jsonl, too")
+    parser.add_argument("--per-query", metavar="FILE", type=Path, help="write a JSONL row for each question and way")
     parser.add_argument("--rerank", metavar="FOLDER", type=Path, help="hybrid search re-ranked by this model, too")
     parser.add_argument("--depth", type=int, help="how many passages that reads (default: 20)")
-    parser.add_argument("--json", action="store_true", help="the means as one JSON object")
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+
+
+def _add_tune(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "tune",
+        help="choose the weight of hybrid search",
+        description="Choose the dense share of hybrid search's score on judged questions, and say what it is worth "
+        "on questions it was not chosen on.",
+        epilog="example: python -m retrieval tune out/index/demo out/demo/world --split dev",
+    )
+    parser.set_defaults(command=_tune)
+    parser.add_argument("index", metavar="INDEX", type=Path, help="an index of the folder's corpus.jsonl")
+    _add_beir(parser)
+    parser.add_argument(
+        "--folds", type=int, default=5, help="parts, each measured by the others (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+
+
+def _add_beir(parser: Parser) -> None:
+    parser.add_argument("beir", metavar="BEIR_DIR", type=Path, help="a folder with queries.jsonl and qrels/*.tsv")
+    parser.add_argument("--split", metavar="NAME", default="", help="which qrels/NAME.tsv, where there are several")
 
 
 if __name__ == "__main__":

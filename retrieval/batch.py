@@ -35,6 +35,11 @@ class Batched(Generic[T]):
     async def __call__(self, text: T) -> Vectors:
         return await asyncio.wrap_future(self._ask(text))
 
+    def forget(self) -> None:
+        """Ask the model again for every text; what is under way still comes."""
+        with self._lock:
+            self._asked.clear()
+
     def _ask(self, text: T) -> Future[Vectors]:
         with self._lock:
             if text in self._asked:

@@ -1,5 +1,6 @@
 """The words of passages: a BM25 index. The only door to bm25s; knows nothing of vectors or passages."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ class Words:
     def build(cls, texts: Sequence[str], language: str = "english") -> "Words":
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it narrates at its own, lower level
         words = _words(texts, language)
         # Sorted, because bm25s numbers words in the order of a set: the same texts must make the same files.
         vocabulary = {word: number for number, word in enumerate(sorted({word for text in words for word in text}))}

@@ -1,142 +1,158 @@
-"""How well each kind of search finds what people marked as relevant: nDCG@10, recall, MRR on a BEIR folder.
+"""How well named retrievers find what people marked as relevant, and how long each takes, on a BEIR folder.
 
     python -m retrieval measure out/index/scifact beir/scifact
+    python -m retrieval measure out/demo/world/stack.yaml out/demo/world --split test
 
-Ranks documents, each by its best passage, through the very retrievers that answer. Knows nothing of models.
+Through the very retrievers that answer, one question after another. Knows nothing of models, nor of what its numbers
+mean (see `metrics` and `comparison`).
 """
 
 import asyncio
-import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Final
+from typing import Any, ClassVar, Final
 
-from retrieval.files import FileError, read_jsonl, read_judgements
-from retrieval.index import Index
-from retrieval.passage import Hit, Passage, Query, RetrievalError
-from retrieval.retriever import Retriever
-from retrieval.search import KINDS
-from retrieval.settings import Kind
+import numpy as np
+from pydantic import ConfigDict
 
-Grades = Mapping[str, int]
-"""Document -> how relevant it is, for one query; only what is relevant at all."""
+from retrieval.files import FileError, model_hash, read_yaml
+from retrieval.index import Index, open_index
+from retrieval.metrics import METRICS, ranked, scores
+from retrieval.passage import Hit, Query, RetrievalError
+from retrieval.rerank import locate, open_reranker
+from retrieval.retriever import NO_HANDS, Hands, Retriever, open_retriever
+from retrieval.settings import Kind, RetrieverSettings
+from retrieval.store import Passages
+from retrieval.topics import Topic
 
 MEASURED: Final[tuple[Kind, ...]] = ("lexical", "dense", "hybrid")
+WARM_UP: Final = ("a question that loads the model", "a second one", "and a third, by which all is at hand")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One question, put to one retriever."""
+
+    topic: Topic
+    hits: tuple[Hit, ...]
+    """In the order of the prompt."""
+    seconds: float
+    """From the text to the hits, the question's embedding included."""
+    scores: Mapping[str, float]
+    """Metric -> value."""
 
 
 @dataclass(frozen=True, slots=True)
-class Topic:
-    """A query and the documents that people marked as relevant to it."""
+class Named:
+    """The part of a `stack.yaml` that is measured. Its other keys are another room's affair, and passed over."""
 
-    id: str
-    text: str
-    grades: Grades
+    retrievers: dict[str, RetrieverSettings] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 
 
-def ndcg(ranked: Sequence[str], grades: Grades, k: int) -> float:
-    """The gain of the first k, discounted by log2(rank + 1), over that of the best order (Järvelin, Kekäläinen 2002).
+def read_named(file: Path, only: Sequence[str] = ()) -> dict[str, RetrieverSettings]:
+    """The retrievers of a file, or only these, with paths relative to it; FileError has every problem with its line."""
+    found = read_yaml(file, Named).retrievers
+    there = ", ".join(found) or "none; name them under `retrievers:`"
+    if unknown := [name for name in only if name not in found]:
+        raise FileError(f"{file}: there is no retriever {' or '.join(map(repr, unknown))}; there are: {there}")
+    if not found:
+        raise FileError(f"{file}: no retriever to measure; there are: {there}")
+    return {name: found[name].under(file.resolve().parent) for name in only or found}
 
-    >>> round(ndcg(["b", "x", "a"], {"a": 2, "b": 1}, k=10), 3)
-    0.76
+
+def kinds_of(index: Path, rerank: Path | None = None, depth: int = 20) -> dict[str, RetrieverSettings]:
+    """Each kind of search over an index, with as many passages as hold 100 documents.
+
+    With `rerank`, the folder of a cross-encoder, also hybrid search of which that has read `depth` passages: it finds
+    no more than those.
     """
-    return _gain([grades.get(document, 0) for document in ranked[:k]]) / _gain(
-        sorted(grades.values(), reverse=True)[:k]
-    )
+    k = passages_for(100, open_index(index).passages)
+    found: dict[str, RetrieverSettings] = {kind: RetrieverSettings(kind=kind, index=index, k=k) for kind in MEASURED}
+    if rerank:
+        found["reranked"] = RetrieverSettings(kind="hybrid", index=index, k=depth, depth=depth, rerank=rerank)
+    return found
 
 
-def recall(ranked: Sequence[str], grades: Grades, k: int) -> float:
-    """The share of what is relevant that is among the first k.
+def handing_over(settings: RetrieverSettings, k: int) -> RetrieverSettings:
+    """The same with another k; where k are chosen from `depth`, that grows where it must."""
+    return replace(settings, k=k, depth=settings.depth and max(settings.depth, k))
 
-    >>> recall(["b", "x", "a"], {"a": 2, "b": 1}, k=2)
-    0.5
+
+def passages_for(documents: int, passages: Passages) -> int:
+    """How many passages always contain this many documents."""
+    return documents * int(np.bincount(passages.owners).max())
+
+
+def measure(
+    retrievers: Mapping[str, RetrieverSettings], topics: Sequence[Topic], hands: Hands = NO_HANDS
+) -> dict[str, list[Asked]]:
+    """Name -> what came of each topic, in their order; a topic for which nothing is found counts like any other.
+
+    RetrievalError where an index or a model cannot be used, or an index holds nothing that is relevant: all of them are
+    opened before the first is asked.
     """
-    return sum(document in grades for document in ranked[:k]) / len(grades)
+    opened = {name: open_retriever(settings, hands) for name, settings in retrievers.items()}
+    for name, settings in retrievers.items():
+        _check_corpus(name, open_index(settings.index), topics)
+    return asyncio.run(_measure(retrievers, opened, topics))
 
 
-def reciprocal_rank(ranked: Sequence[str], grades: Grades, k: int) -> float:
-    """1 / the rank of the first relevant one among the first k, else 0; its mean is the MRR.
-
-    >>> reciprocal_rank(["x", "b", "a"], {"a": 2, "b": 1}, k=10)
-    0.5
-    """
-    return next((1 / rank for rank, document in enumerate(ranked[:k], start=1) if document in grades), 0.0)
-
-
-def _gain(gains: Sequence[int]) -> float:
-    return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, start=1))
+def rows(found: Mapping[str, Sequence[Asked]]) -> Iterator[dict[str, Any]]:
+    """A row for each question and retriever, for a file that other programs can read."""
+    for name, asked in found.items():
+        for one in asked:
+            figures = {metric: round(value, 6) for metric, value in one.scores.items()}
+            row = {"id": one.topic.id, "retriever": name, **figures, "seconds": round(one.seconds, 6)}
+            yield row | {"documents": ranked(one.hits)}
 
 
-METRICS: Final[dict[str, Callable[[Sequence[str], Grades], float]]] = {
-    "nDCG@10": partial(ndcg, k=10),
-    "recall@10": partial(recall, k=10),
-    "recall@100": partial(recall, k=100),
-    "MRR@10": partial(reciprocal_rank, k=10),
-}
+def means(asked: Sequence[Asked]) -> dict[str, float]:
+    """Metric -> mean over the questions."""
+    return {name: fmean(one.scores[name] for one in asked) for name in METRICS}
 
 
-def read_topics(beir: Path, split: str = "") -> list[Topic]:
-    """The queries of a BEIR folder that something is relevant to, by `qrels/SPLIT.tsv` or the only file there is."""
-    texts = {str(row.get("_id")): str(row.get("text", "")) for _, row in read_jsonl(beir / "queries.jsonl")}
-    file = _judgements(beir / "qrels", split)
-    judged: dict[str, dict[str, int]] = defaultdict(dict)
-    for query, document, grade in read_judgements(file, texts):
-        if grade > 0:
-            judged[query][document] = grade
-    if not judged:
-        raise FileError(f"{file}: no relevant document (query-id, corpus-id and score, with tabs between)")
-    return [Topic(query, texts[query], grades) for query, grades in judged.items()]
+async def _measure(
+    settings: Mapping[str, RetrieverSettings], opened: Mapping[str, Retriever], topics: Sequence[Topic]
+) -> dict[str, list[Asked]]:
+    from tqdm import tqdm
+
+    found: dict[str, list[Asked]] = {name: [] for name in opened}
+    with tqdm(total=len(opened) * len(topics), unit=" questions", disable=not sys.stderr.isatty()) as bar:
+        for name, retriever in opened.items():
+            for text in WARM_UP:
+                await retriever.search(Query(text, meta=topics[0].meta))
+            _forget(settings[name])
+            for topic in topics:
+                found[name].append(await _ask(retriever, topic))
+                bar.update()
+    return found
 
 
-def _judgements(folder: Path, split: str) -> Path:
-    """The file to measure by. No two are pooled: one of them may be what a model was trained on."""
-    files = {file.stem: file for file in sorted(folder.glob("*.tsv"))}
-    if split in files:
-        return files[split]
-    there = ", ".join(files) or "none"
-    if split:
-        raise FileError(f"{folder}: there are no judgements named {split!r}; there are: {there}")
-    if len(files) != 1:
-        raise FileError(f"{folder}: name the judgements to measure by with --split; there are: {there}")
-    return next(iter(files.values()))
+async def _ask(retriever: Retriever, topic: Topic) -> Asked:
+    started = time.perf_counter()
+    hits = await retriever.search(topic.query)
+    seconds = time.perf_counter() - started
+    return Asked(topic=topic, hits=hits, seconds=seconds, scores=scores(hits, topic.grades))
 
 
-def measure(index: Index, topics: Sequence[Topic], rerank: Retriever | None = None) -> dict[str, dict[str, float]]:
-    """Kind of search -> metric -> mean over the topics; a topic for which nothing is found counts 0.
+def _forget(settings: RetrieverSettings) -> None:
+    """What an earlier retriever asked of the same models must not make this one look fast."""
+    open_index(settings.index).embedder.question.forget()
+    if settings.rerank:
+        folder = locate(settings.rerank)
+        open_reranker(folder, model_hash(folder)).scores.forget()
 
-    With `rerank`, also hybrid search that it has put in another order: it finds no more than that reads.
-    """
-    known = {passage.document for passage in index.passages}
+
+def _check_corpus(name: str, index: Index, topics: Sequence[Topic]) -> None:
+    known = {document.id for document in index.passages.each_document()}
     if not any(known & topic.grades.keys() for topic in topics):
         raise RetrievalError(
-            "the index holds no document that is marked as relevant; was it built from another corpus?"
+            f"{name}: its index holds no document that is marked as relevant; was it built from another corpus? "
+            "Where it is meant to be, name the retrievers to measure with --only."
         )
-    k = passages_for(100, index.passages)
-    retrievers: dict[str, Retriever] = {kind: KINDS[kind](index, k) for kind in MEASURED}
-    if rerank:
-        retrievers["reranked"] = rerank
-    return asyncio.run(_measure(retrievers, topics))
-
-
-async def _measure(retrievers: Mapping[str, Retriever], topics: Sequence[Topic]) -> dict[str, dict[str, float]]:
-    return {name: await _means(retriever, topics) for name, retriever in retrievers.items()}
-
-
-async def _means(retriever: Retriever, topics: Sequence[Topic]) -> dict[str, float]:
-    found = await asyncio.gather(*(retriever.search(Query(topic.text)) for topic in topics))
-    rows = [scores(hits, topic.grades) for hits, topic in zip(found, topics, strict=True)]
-    return {name: fmean(row[name] for row in rows) for name in METRICS}
-
-
-def scores(hits: Sequence[Hit], grades: Grades) -> dict[str, float]:
-    """Every metric of one search, over documents, each of which stands where its best passage does."""
-    documents = list(dict.fromkeys(hit.passage.document for hit in hits))
-    return {name: metric(documents, grades) for name, metric in METRICS.items()}
-
-
-def passages_for(documents: int, passages: Sequence[Passage]) -> int:
-    """How many passages always contain this many documents."""
-    return documents * max(Counter(passage.document for passage in passages).values())

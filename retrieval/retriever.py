@@ -109,12 +109,12 @@ def _search(index: Index, settings: RetrieverSettings) -> Search:
 
 
 def _steps(settings: RetrieverSettings, index: Index, router: Router | None, hands: Hands) -> Iterator[Step]:
-    """What happens to hits, in this order: moved by rules and by a reader, thinned, cut to k, widened, shown."""
-    if settings.prefer:
-        yield _plain(lambda query, hits: steps.prefer(hits, settings.prefer, query.meta))
+    """What happens to hits, in this order: moved by a reader and then by rules, thinned, cut to k, widened, shown."""
     if settings.rerank:
         folder = locate(settings.rerank)
         yield Reread(open_reranker(folder, model_hash(folder)))
+    if settings.prefer:
+        yield _plain(lambda query, hits: steps.prefer(hits, settings.prefer, query.meta))
     if settings.distinct is not None:
         similarity = settings.distinct
         yield _plain(lambda _, hits: steps.distinct(hits, similarity))
@@ -146,15 +146,16 @@ class _Allowed:
 
     async def __call__(self, query: Query) -> Mask | None:
         domain = {self._label: await self._router.label(query.text)} if self._router else {}
-        where = {**self._where, **domain}
-        if not where:
+        if not self._where and not domain:
             return None
         sent = {name: query.meta[name] for name in names(self._where) if name in query.meta}
-        return await asyncio.to_thread(self._mask, json.dumps([where, sent], default=str, sort_keys=True))
+        return await asyncio.to_thread(self._mask, json.dumps([domain, sent], default=str, sort_keys=True))
 
     def _made(self, asked: str) -> Mask:
-        where, sent = json.loads(asked)
-        return self._index.rows(keeps(where, sent))
+        """A domain of which there is no document ("both") is none to search in: then all of them are."""
+        domain, sent = json.loads(asked)
+        rows = self._index.rows(keeps({**self._where, **domain}, sent))
+        return rows if rows.any() or not domain else self._index.rows(keeps(self._where, sent))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,13 @@ from retrieval.embed import PACKAGED, locate
 from retrieval.files import FileError, file_hash, model_hash, write_atomically
 from retrieval.index import Index, open_index
 from retrieval.manifest import BuildSettings
-from retrieval.measure import METRICS, Topic, passages_for, read_topics, scores
+from retrieval.measure import passages_for
+from retrieval.metrics import METRICS, scores
 from retrieval.passage import Query, RetrievalError
 from retrieval.retriever import Retriever, open_retriever
 from retrieval.search import KINDS
 from retrieval.settings import RetrieverSettings
+from retrieval.topics import Topic, folds, mixed, read_topics
 from train import embedder, reranker
 from train.door import TrainError
 from train.provenance import CARD
@@ -172,19 +174,10 @@ def _rounds(options: Namespace) -> Iterator[Round]:
         learnt, measured = (read_topics(options.beir, name) for name in options.splits)
         yield Round(name="-".join(options.splits), learnt=learnt, measured=measured)
         return
-    topics, folds = read_topics(options.beir), options.folds
-    if not 2 <= folds <= len(topics):
-        raise FileError(
-            f"--folds {folds}: there are {len(topics)} questions; 2 folds at least, and one question in each"
-        )
-    # By hash: which questions stand together depends on what they are called, not on where they stand.
-    order = sorted(topics, key=lambda topic: hashlib.sha256(topic.id.encode()).digest())
-    for fold in range(folds):
-        yield Round(
-            name=f"fold-{fold + 1}-of-{folds}",
-            learnt=[topic for place, topic in enumerate(order) if place % folds != fold],
-            measured=order[fold::folds],
-        )
+    parts = folds(read_topics(options.beir), options.folds)
+    for number, measured in enumerate(parts, start=1):
+        learnt = mixed(topic for part in parts if part is not measured for topic in part)
+        yield Round(name=f"fold-{number}-of-{len(parts)}", learnt=learnt, measured=measured)
 
 
 def _trained(door: Door, beir: Path, folder: Path, each: Round, words: Sequence[str]) -> Path:
@@ -257,8 +250,9 @@ def _asked(retriever: Retriever, topics: Sequence[Topic]) -> dict[str, dict[str,
         found = {}
         for topic in topics:
             started = time.perf_counter()
-            hits = await retriever.search(Query(topic.text))
-            found[topic.id] = {**scores(hits, topic.grades), "seconds": time.perf_counter() - started}
+            hits = await retriever.search(topic.query)
+            seconds = time.perf_counter() - started
+            found[topic.id] = {**scores(hits, topic.grades), "seconds": seconds}
         return found
 
     return asyncio.run(ask())

@@ -3,6 +3,7 @@
 Knows nothing of HTTP, of engines, or of who asks: an evaluation and the gateway call the same functions.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -167,6 +168,16 @@ def user_turn(passages: Iterable[tuple[str, str]], question: str) -> str:
     """Numbered (title, text) passages above the question; the question alone where there are none."""
     shown = (f"[S{n}] {title}\n{text}\n\n" for n, (title, text) in enumerate(passages, start=1))
     return "".join(shown) + f"Question: {question}"
+
+
+def shown_in(prompt: Sequence[Message]) -> tuple[str, ...]:
+    """The passages above the question of a prompt, `[S1]` first: what `user_turn` wrote there, title and text.
+
+    >>> shown_in([Message("user", user_turn([("Owls", "They hoot."), ("Foxes", "They bark.")], "Who barks?"))])
+    ('Owls\\nThey hoot.', 'Foxes\\nThey bark.')
+    """
+    above, _, _ = prompt[-1].content.rpartition("\n\nQuestion: ") if prompt else ("", "", "")
+    return tuple(re.split(r"(?:\A|\n\n)\[S\d+\] ", above)[1:])
 
 
 def _demonstration(hit: Hit) -> tuple[Message, Message]:

@@ -3,6 +3,7 @@
 import re
 import string
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from eval.scorers import SCORERS, build, exact, f1
 from eval.task import Example, ScorerSettings
+from serve.chat import Message
+from serve.strategies import shown_in, user_turn
 
 EXAMPLE = Example(id="q", question="Who?", answers=("Odo Merrun", "Merrun"))
 STRICT = ScorerSettings(kind="exact", json="answer")
@@ -17,8 +20,8 @@ LOOSE = ScorerSettings(kind="exact", json="answer", loose=True)
 FORMAT = ScorerSettings(kind="json_format", keys=("answer", "source"))
 
 
-def score(settings: ScorerSettings, text: str, example: Example = EXAMPLE) -> float:
-    return build({"it": settings})["it"](example, text)
+def score(settings: ScorerSettings, text: str, example: Example = EXAMPLE, shown: Sequence[str] = ()) -> float:
+    return build({"it": settings})["it"](example, text, shown)
 
 
 # SQuAD's evaluate-v2.0.py, as published.
@@ -90,12 +93,49 @@ def test_a_number_is_an_answer_only_to_the_loose_reading() -> None:
     assert score(LOOSE, '{"answer": 7}', count) == 1
 
 
+SHOWN = ("Owls\nThe keeper of the owls is Odo Merrun.", "Foxes\nThey bark.", "Newts\nTheir keeper is odo  merrun!")
+USED = ScorerSettings(kind="context_used", json="answer")
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ('{"answer": "Odo Merrun", "sources": [1]}', 2 / 3),  # the first is cited, and the third says it too
+        ('{"answer": "Odo Merrun", "sources": []}', 2 / 3),
+        ('{"answer": "unknown", "sources": [2]}', 1 / 3),
+        ('{"answer": "unknown", "sources": []}', 0),
+        ('{"answer": "Odo", "sources": [2, 9]}', 1),  # there is no ninth
+        ("The Odo Merrun [S1] barks [S2].", 2 / 3),  # the whole reply stands nowhere; two are cited
+        ("[S1]", 1 / 3),
+        ("", 0),
+    ],
+)
+def test_a_passage_is_used_when_it_is_cited_or_says_the_value(text: str, share: float) -> None:
+    assert score(USED, text, shown=SHOWN) == pytest.approx(share)
+    assert score(USED, text, shown=()) == 0
+
+
+def test_the_whole_reply_is_the_value_where_no_field_is_named() -> None:
+    assert score(ScorerSettings(kind="context_used"), "Odo Merrun. [S3]", shown=SHOWN) == pytest.approx(2 / 3)
+
+
+texts = st.text(alphabet="ab\n [S1]", min_size=1).map(lambda text: text.replace("[S", "[").strip() or "x")
+
+
+@given(st.lists(st.tuples(texts, texts), max_size=4), st.text(alphabet="ab ?"))
+def test_what_a_prompt_shows_is_what_was_put_into_it(passages: list[tuple[str, str]], question: str) -> None:
+    prompt = (Message("system", "Answer."), Message("user", user_turn(passages, question)))
+
+    assert shown_in(prompt) == tuple(f"{title}\n{text}" for title, text in passages)
+
+
 def test_whatever_a_model_writes_gets_a_score_between_0_and_1() -> None:
     @given(st.text(alphabet='{}[]":,\\ a0\n', max_size=40))
     def every_scorer(text: str) -> None:
         for kind in SCORERS:
             keys = ("answer",) if kind == "json_format" else ()
             assert 0 <= score(ScorerSettings(kind=kind, keys=keys), text) <= 1  # type: ignore[arg-type]
+            assert 0 <= score(ScorerSettings(kind=kind, keys=keys), text, shown=SHOWN) <= 1  # type: ignore[arg-type]
         assert 0 <= score(LOOSE, text) <= 1
 
     every_scorer()
@@ -105,6 +145,7 @@ def test_whatever_a_model_writes_gets_a_score_between_0_and_1() -> None:
     ("settings", "complaint"),
     [
         ({"kind": "exact", "loose": True}, "name the field with `json`"),
+        ({"kind": "context_used", "json": "answer", "loose": True}, "remove `loose`"),
         ({"kind": "exact", "keys": ("a",)}, "belongs to kind json_format"),
         ({"kind": "json_format"}, "belongs to kind json_format"),
         ({"kind": "json_format", "keys": ("a",), "json": "a"}, "remove `json`"),

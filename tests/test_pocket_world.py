@@ -10,8 +10,8 @@ import Stemmer
 from bm25s.stopwords import STOPWORDS_EN
 
 from eval.grid import load_grid
-from retrieval.measure import read_topics
 from retrieval.passage import Hit, Passage, Query
+from retrieval.topics import read_topics
 from scripts.pocket.files import SPLITS, make_splits, write_world
 from scripts.pocket.general import ASKED
 from scripts.pocket.lessons import lessons, user_turn

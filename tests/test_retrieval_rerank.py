@@ -19,12 +19,13 @@ from retrieval.documents import read_documents
 from retrieval.files import FileError, read_yaml
 from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
-from retrieval.measure import measure, read_topics
+from retrieval.measure import kinds_of, means, measure
 from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.rerank import locate
 from retrieval.retriever import Reread, open_retriever
 from retrieval.search import KINDS
 from retrieval.settings import Kind, RetrieverSettings
+from retrieval.topics import read_topics
 from serve.stack import Stack
 from tests.tiny_search import make_beir, make_embedder, make_encoder, write_qrels
 
@@ -210,12 +211,13 @@ def test_measuring_adds_a_row_that_finds_no_more_than_the_model_reads(
     given = ["--split", "test", "--rerank", str(world / "reader"), "--depth", "7"]
     assert main([*command, *given]) == 0
 
-    means = json.loads(capsys.readouterr().out)["means"]
+    said = json.loads(capsys.readouterr().out)["retrievers"]
 
-    topics = read_topics(world / "beir", "test")
-    assert means == measure(open_index(world / "index"), topics, open_retriever(settings(world, 7, 7, "hybrid")))
-    assert [*means] == ["lexical", "dense", "hybrid", "reranked"]
-    assert means["reranked"]["recall@10"] == means["reranked"]["recall@100"]
+    found = measure(kinds_of(world / "index", world / "reader", 7), read_topics(world / "beir", "test"))
+    shown = {name: {metric: one["value"] for metric, one in row["means"].items()} for name, row in said.items()}
+    assert shown == {name: pytest.approx(means(asked)) for name, asked in found.items()}
+    assert [*said] == ["lexical", "dense", "hybrid", "reranked"]
+    assert shown["reranked"]["recall@10"] == shown["reranked"]["recall@100"]
     assert main([*command, "--split", "test", "--depth", "7"]) == 1
     assert "give both" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ from retrieval.ranking import convex, fuse, interleave
 from retrieval.retriever import NO_HANDS, Hands, open_retriever
 from retrieval.search import DEPTH, KINDS
 from retrieval.settings import Kind, RetrieverSettings
-from tests.tiny_search import make_embedder
+from tests.tiny_search import make_embedder, make_encoder
 
 LONG = "d1 d2 true. " * 4 + "\n\n" + "d3 d4 false. " * 4 + "\n\n" + "d5 d6 true. " * 4
 DOCUMENTS = (
@@ -128,6 +128,16 @@ def test_a_rule_puts_the_newest_of_equals_first(path: Path) -> None:
     assert documents(found(path, "d3 d4 true", k=2, prefer=[rule])) == ["copy", "ship-3"]
 
 
+def test_a_rule_has_the_last_word_after_a_reader(path: Path) -> None:
+    make_encoder(path.parent / "reader", labels=1)
+    rule = {"newest": "year", "weight": 100}
+
+    hits = found(path, "d3 d4", k=4, rerank=path.parent / "reader", prefer=[rule])
+
+    years = [hit.passage.meta.get("year", 0) for hit in hits]
+    assert years == sorted(years, reverse=True)
+
+
 def test_near_duplicates_leave_room_for_others(path: Path) -> None:
     hits = documents(found(path, "d3 d4 true", k=2, distinct=0.9))
 
@@ -173,6 +183,7 @@ def test_the_best_can_stand_last(path: Path) -> None:
 def test_a_router_searches_in_the_domain_of_the_question_and_says_what_it_is(path: Path, tmp_path: Path) -> None:
     rows = [{"question": f"q1 q{n}", "meta": {"kind": "ship"}} for n in range(2, 8)]
     rows += [{"question": f"q20 q{n}", "meta": {"kind": "shop"}} for n in range(12, 18)]
+    rows += [{"question": f"d20 d{n}", "meta": {"kind": "both"}} for n in range(12, 18)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     route = {"questions": tmp_path / "train.jsonl", "label": "kind", "about": {"ship": "Lengths are in metres."}}
 
@@ -181,3 +192,4 @@ def test_a_router_searches_in_the_domain_of_the_question_and_says_what_it_is(pat
 
     assert documents(ship) == ["about:ship", *documents(found(path, "q1 d4", kind="dense", where={"kind": "ship"}))]
     assert documents(shop) == documents(found(path, "q20 d4", kind="dense", where={"kind": "shop"}))
+    assert found(path, "d20 d13", kind="dense", route=route) == found(path, "d20 d13", kind="dense"), "of both"

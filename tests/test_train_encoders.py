@@ -19,9 +19,11 @@ from retrieval.documents import read_documents
 from retrieval.files import FileError, model_hash
 from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
-from retrieval.measure import measure, ndcg, read_topics
+from retrieval.measure import kinds_of, means, measure
+from retrieval.metrics import judged
 from retrieval.passage import RetrievalError
 from retrieval.rerank import open_reranker
+from retrieval.topics import read_topics
 from tests.tiny_search import make_beir, make_embedder, make_encoder
 from train import embedder, reranker
 from train.door import TrainError
@@ -65,7 +67,8 @@ def card(folder: Path) -> dict[str, Any]:
 def dense(world: Path, folder: Path, index: Path) -> float:
     """nDCG@10 on the questions that were not learnt."""
     build(read_documents(world / "beir"), index, BuildSettings(embedder=str(folder)))
-    return measure(open_index(index), read_topics(world / "beir", "test"))["dense"]["nDCG@10"]
+    found = measure({"dense": kinds_of(index)["dense"]}, read_topics(world / "beir", "test"))
+    return means(found["dense"])["nDCG@10"]
 
 
 def test_a_trained_embedder_beats_the_untrained_one_on_questions_it_has_not_seen(world: Path, tmp_path: Path) -> None:
@@ -222,7 +225,8 @@ def ranked(world: Path, scores: Callable[[str, Sequence[str]], Sequence[float]])
         corpus = read_documents(world / "beir")
         documents = [one for one in corpus if one.id in topic.grades or one.text.endswith("false")]
         order = np.argsort(-np.asarray(scores(topic.text, [one.text for one in documents])), kind="stable")
-        found.append(ndcg([documents[n].id for n in order], topic.grades, 10))
+        ranked = {topic.id: [documents[n].id for n in order]}
+        found.append(judged(ranked, {topic.id: topic.grades})[topic.id]["nDCG@10"])
     return fmean(found)
 
 

@@ -107,7 +107,8 @@ def write_world(seed: int, folder: Path) -> None:
         write_atomically(folder / "qrels" / f"{name}.tsv", judgements(rows))
     write_jsonl(
         folder / "queries.jsonl",
-        ({"_id": row["id"], "text": row["question"]} for rows in questions.values() for row in rows),
+        # What a test set says of its questions, so that search can be measured slice by slice.
+        ({"_id": row["id"], "text": row["question"], **row["meta"]} for rows in questions.values() for row in rows),
     )
     write_general(seed, folder)
     for template in sorted(SETTINGS.glob("*.yaml")):
