@@ -1,17 +1,20 @@
 """Banking77 (Casanueva et al. 2020) as files: 10,003 training questions to learn from or to show, 3,080 to be asked.
 
+A test set, and a BEIR folder in which the training questions of a test question's intent are relevant to it.
+
 Reads a folder with the published train.csv and test.csv (`scripts/fetch.py` can bring one). Knows nothing of models.
     python -m scripts.banking77 ../banking77 && make banking77
 """
 
 import csv
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from retrieval.console import Parser
-from retrieval.files import FileError, write_jsonl
+from retrieval.files import FileError, write_atomically, write_jsonl
 
 OUT: Final = Path(__file__).parents[1] / "out" / "banking77" / "data"
 
@@ -47,6 +50,21 @@ def documents(questions: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
         yield {"_id": f"train-{number:05d}", "title": "", "text": text, "answer": intent}
 
 
+def queries(asked: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    for row in examples("test", asked):
+        yield {"_id": row["id"], "text": row["question"], **row["meta"]}
+
+
+def judgements(asked: list[tuple[str, str]], shown: list[tuple[str, str]]) -> Iterator[str]:
+    """The lines of a BEIR qrels file: relevant is every training question of the same intent."""
+    same: dict[str, list[int]] = defaultdict(list)
+    for number, (_, intent) in enumerate(shown):
+        same[intent].append(number)
+    yield "query-id\tcorpus-id\tscore\n"
+    for query, (_, intent) in enumerate(asked):
+        yield from (f"test-{query:05d}\ttrain-{number:05d}\t1\n" for number in same[intent])
+
+
 def main() -> int:
     parser = Parser(description="Write Banking77 as files.", epilog="example: python -m scripts.banking77 ../banking77")
     parser.add_argument("folder", type=Path, help="the folder with train.csv and test.csv")
@@ -56,6 +74,8 @@ def main() -> int:
         write_jsonl(OUT / "train.jsonl", examples("train", train))
         write_jsonl(OUT / "test.jsonl", examples("test", test))
         write_jsonl(OUT / "corpus.jsonl", documents(train))
+        write_jsonl(OUT / "queries.jsonl", queries(test))
+        write_atomically(OUT / "qrels" / "test.tsv", "".join(judgements(test, train)))
     except FileError as error:
         print(error, file=sys.stderr)
         return 1

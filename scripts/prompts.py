@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from eval.gold import GoldRetriever
 from eval.task import Example, Task
+from retrieval.measure import handing_over
 from retrieval.passage import Hit, Passage, Query
 from retrieval.retriever import NoRetrieval, Retriever, open_retriever
 from retrieval.settings import RetrieverSettings
@@ -48,6 +49,10 @@ class Others:
     one_more: Retriever
     """The same with a larger k."""
 
+    @classmethod
+    def open(cls, settings: RetrieverSettings) -> "Others":
+        return cls(open_retriever(settings), open_retriever(handing_over(settings, settings.k + 1)))
+
     async def search(self, query: Query) -> tuple[Hit, ...]:
         found = await self.retriever.search(query)
         others = _without(found, query)
@@ -57,12 +62,6 @@ class Others:
 def _without(hits: Sequence[Hit], query: Query) -> tuple[Hit, ...]:
     asked = query.text.casefold().split()
     return tuple(hit for hit in hits if hit.passage.text.casefold().split() != asked)
-
-
-def _others(settings: RetrieverSettings) -> Others:
-    k = settings.k + 1
-    more = replace(settings, k=k, depth=settings.depth and max(settings.depth, k))
-    return Others(open_retriever(settings), open_retriever(more))
 
 
 class Silent:
@@ -75,7 +74,7 @@ class Silent:
 async def render(asking: Asking, target: Target) -> list[dict[str, Any]]:
     """One training chat an example, with `meta` that lets the trainer split by group and check for overlap."""
     used = asking.stack.only(asking.ways)
-    opened = {name: _others(settings) for name, settings in used.retrievers.items()}
+    opened = {name: Others.open(settings) for name, settings in used.retrievers.items()}
     strategies = {name: build(settings, {NONE: NoRetrieval(), **opened}) for name, settings in used.strategies.items()}
     finders = _finders(asking, opened)
 
@@ -112,7 +111,7 @@ def _raft(asking: Asking, settings: RaftSettings) -> Finder:
     source, examples = asking.stack.retrievers[settings.retriever], asking.task.examples
     most = max(len(example.evidence) for example in examples)
     wide = replace(source, k=settings.distractors + most + SPARE, depth=None, prefer=(), rerank=None, distinct=None)
-    others = _others(wide)
+    others = Others.open(wide)
     absent = without_evidence(examples, settings)
     return lambda example: Raft(
         evidence=_evidence(asking.task, example),

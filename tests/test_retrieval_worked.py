@@ -14,16 +14,19 @@ from retrieval.build import build
 from retrieval.documents import read_documents
 from retrieval.files import FileError
 from retrieval.manifest import BuildSettings
+from retrieval.measure import read_named
 from retrieval.passage import Hit, Query
 from retrieval.retriever import NO_HANDS, Hands, NoRetrieval, Retriever, open_retriever
 from retrieval.settings import RetrieverSettings
 from retrieval.views import View
+from scripts.prompts import Others
 from serve.strategies import StrategySettings, layout
 from serve.strategies import build as strategy
 from tests.test_serve_strategies import Parrot
 from tests.tiny_search import make_embedder
 
-SPIDER = Path(__file__).parents[2] / "shared" / "data" / "spider"
+ROOT = Path(__file__).parents[1]
+SPIDER = ROOT.parent / "shared" / "data" / "spider"
 LONG = "Which of these is it? " * 100
 ASKED = "[S1] Varn\nOdo rules it.\n\nQuestion: Who rules Varn?"
 CHAT = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": '{"answer": "Odo", "sources": [1]}'}]
@@ -180,6 +183,46 @@ def test_a_budget_of_tokens_counts_the_turn_and_the_answer_that_are_shown(folder
 
     assert len(found(opened(folder, "titled", hands, k=3, tokens=10), "q3 q4 true")) == 2
     assert len(found(opened(folder, "titled", hands, k=3, tokens=9), "q3 q4 true")) == 1
+
+
+def test_k_as_a_grid_is_one_retriever_with_several_ks_and_a_problem_names_its_own_line(tmp_path: Path) -> None:
+    (tmp_path / "stack.yaml").write_text(
+        "retrievers:\n  similar: &similar {kind: dense, index: worked, k: 6}\n  similar.1: {<<: *similar, k: 1}\n"
+    )
+
+    ks = {name: (one.kind, one.k) for name, one in read_named(tmp_path / "stack.yaml").items()}
+
+    assert ks == {"similar": ("dense", 6), "similar.1": ("dense", 1)}
+    (tmp_path / "stack.yaml").write_text((tmp_path / "stack.yaml").read_text().replace("k: 1", "k: one"))
+    with pytest.raises(FileError, match=r"stack\.yaml:3: retrievers\.similar\.1\.k: Input should be a valid integer"):
+        read_named(tmp_path / "stack.yaml")
+
+
+def test_the_settings_that_come_with_banking77_are_a_grid_of_k() -> None:
+    named = read_named(ROOT / "eval" / "grids" / "banking77" / "retrievers.yaml")
+
+    assert {(one.kind, one.index.name, one.k) for one in named.values()} == {
+        (kind, index, k)
+        for kind, index in (
+            ("dense", "banking77"),
+            ("dense", "banking77-masked"),
+            ("lexical", "banking77"),
+            ("hybrid", "banking77"),
+        )
+        for k in (1, 3, 6, 10)
+    }
+
+
+def test_a_training_question_never_shows_itself_and_yet_has_as_many_examples(folder: Path) -> None:
+    settings = RetrieverSettings(kind="dense", index=folder / "titled", k=3)
+    asked, other = Query("q3 q4 true"), Query("q3 q5 true")
+
+    alone, shown = asyncio.run(open_retriever(settings).search(asked)), asyncio.run(Others.open(settings).search(asked))
+
+    assert alone[0].passage.text == asked.text
+    assert shown[:2] == alone[1:]
+    assert len(shown) == 3
+    assert asyncio.run(Others.open(settings).search(other)) == asyncio.run(open_retriever(settings).search(other))
 
 
 @pytest.mark.skipif(not SPIDER.exists(), reason=f"{SPIDER} is not here")
