@@ -13,7 +13,7 @@ from typing import Any, Final
 from eval.grid import Grid
 from eval.record import Record
 from eval.scorers import NORMALISATION
-from retrieval.files import file_hash, model_hash, read_text
+from retrieval.files import model_hash, read_text
 from retrieval.generation import current, verified
 from retrieval.rerank import locate
 from retrieval.settings import RetrieverSettings
@@ -99,7 +99,7 @@ def _retriever(settings: RetrieverSettings) -> list[Any]:
     if settings.rerank:
         said["rerank"] = model_hash(locate(settings.rerank))
     if settings.route:
-        said["route"] |= {"questions": file_hash(settings.route.questions)}
+        said["route"] |= {"questions": read_text(settings.route.questions)}
     return [said]
 
 

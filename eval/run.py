@@ -19,12 +19,14 @@ from eval.gold import GoldRetriever
 from eval.grid import Grid
 from eval.record import Failure, Journal, RunError, record_of
 from eval.scorers import build
+from eval.shown import refuse_test_questions
 from eval.task import Example
 from retrieval.passage import Query
-from retrieval.retriever import Retriever, open_retriever
+from retrieval.retriever import Retriever
 from serve.chat import ServeError, Unavailable
 from serve.combination import GOLD, Combination
 from serve.engine import Engine
+from serve.opened import open_all
 from serve.pipeline import Pipeline, probe_adapters
 from serve.strategies import shown_in
 
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 
 def run(grid: Grid, folder: Path) -> Results:
     """Answer what is not answered yet. Raises RunError, with everything so far kept, when it cannot go on."""
+    refuse_test_questions(grid)
     with locked(folder):
         for sentence in prepare(grid, folder):
             log.warning(sentence)
@@ -61,8 +64,7 @@ def pending(results: Results) -> list[Job]:
 def _ask_all(grid: Grid, results: Results, jobs: list[Job], folder: Path) -> None:
     """Open what the jobs need, cheapest first, so that a missing index is said before an engine is started."""
     stack = grid.stack.only(cell for cell, _ in jobs)
-    for settings in stack.retrievers.values():
-        open_retriever(settings)
+    open_all(stack)
     with ExitStack() as stay:
         records = stay.enter_context(Journal(folder / "records.jsonl"))
         failures = stay.enter_context(Journal(folder / "failures.jsonl"))

@@ -12,10 +12,10 @@ import httpx
 from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.files import FileError
 from retrieval.passage import RetrievalError
-from retrieval.retriever import open_retriever
 from serve.chat import ServeError
 from serve.engine import Engine
 from serve.gateway import listen, serve
+from serve.opened import open_all
 from serve.pipeline import Pipeline
 from serve.stack import Stack
 
@@ -44,8 +44,7 @@ def up(path: Path, port: int) -> None:
     """Serve a stack until told to stop; what can be refused is refused before the engine is started."""
     stack = Stack.load(path)
     listener = listen(port)
-    for settings in stack.retrievers.values():
-        open_retriever(settings)
+    open_all(stack)
     with suppress(KeyboardInterrupt), nullcontext() if stack.url else Engine(stack) as engine:
         asyncio.run(serve(Pipeline(stack, engine.transport if engine else None), listener))
 

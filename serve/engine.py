@@ -152,8 +152,12 @@ def model_folder(model: str) -> Path | None:
     if Path(model).is_absolute():
         return Path(model) if Path(model).is_dir() else None
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(model, "config.json")
+    try:
+        found = try_to_load_from_cache(model, "config.json")
+    except HFValidationError:  # a server's own name for a model, which no hub model can have
+        return None
     return Path(found).parent if isinstance(found, str) else None
 
 

@@ -3,11 +3,13 @@
 Knows nothing of engines, and nothing of how an answer comes about.
 """
 
+import asyncio
 import logging
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from typing import Final
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,6 +21,9 @@ from retrieval.passage import Hit, RetrievalError
 from serve.chat import Answer, ServeError, Unavailable
 from serve.pipeline import Piece, Pipeline, probe_adapters
 from serve.wire import ChatRequest, Completion, Refusal, card, event
+
+REFRESH_SECONDS: Final = 5.0
+"""How often the indexes are looked at: a few bytes each, unless one has a new generation."""
 
 _logger = logging.getLogger(__name__)
 
@@ -71,7 +76,7 @@ def listen(port: int) -> socket.socket:
 
 async def serve(pipeline: Pipeline, listener: socket.socket) -> None:
     """Answer until SIGTERM or SIGINT; then no new questions, and up to 30 s for those under way."""
-    async with pipeline:
+    async with pipeline, _refreshed(pipeline):
         await probe_adapters(pipeline)
         listener.listen()  # from now on nobody is turned away
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
@@ -80,6 +85,25 @@ async def serve(pipeline: Pipeline, listener: socket.socket) -> None:
         _logger.info('python -m serve ask %s "Who are you?" --url %s', first, address)
         settings = uvicorn.Config(application(pipeline), log_config=None, timeout_graceful_shutdown=30)
         await uvicorn.Server(settings).serve(sockets=[listener])
+
+
+@asynccontextmanager
+async def _refreshed(pipeline: Pipeline) -> AsyncIterator[None]:
+    """Inside, answers come from what was published last, a few seconds late."""
+
+    async def refresh() -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            try:
+                await asyncio.to_thread(pipeline.refresh)
+            except Exception:  # ours to mend; what is open goes on answering
+                _logger.exception("a new generation could not be taken up")
+
+    task = asyncio.create_task(refresh())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def _complete(pipeline: Pipeline, asked: ChatRequest) -> Response:

@@ -16,11 +16,13 @@ from typing import Final, Self, TypeVar
 import httpx
 
 from retrieval.passage import Hit, Query
-from retrieval.retriever import NoRetrieval, Retriever, open_retriever
+from retrieval.retriever import Retriever
 from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError
-from serve.combination import BASE, NONE, Combination
+from serve.combination import BASE, Combination
+from serve.hands import WRITING, Writer, metered
+from serve.opened import Opened, open_all
 from serve.stack import Stack
-from serve.strategies import STREAMED, Strategy, build, shown
+from serve.strategies import STREAMED, Strategy, shown
 from serve.upstream import Upstream, connect
 
 Piece = tuple[Hit, ...] | str | Answer
@@ -35,14 +37,8 @@ class Pipeline:
     def __init__(self, stack: Stack, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """`transport` leads to an engine of our own (`Engine.transport`); without it, `stack.url` is called."""
         self.stack: Final = stack
-        self._retrievers: Final[Mapping[str, Retriever]] = {
-            NONE: NoRetrieval(),
-            **{name: open_retriever(settings) for name, settings in stack.retrievers.items()},
-        }
-        self._strategies: Final[Mapping[str, Strategy]] = {
-            name: build(settings, self._retrievers) for name, settings in stack.strategies.items()
-        }
         self._http: Final = connect(stack.url, transport)
+        self._opened: Opened = open_all(stack, Writer(self.model(BASE, WRITING)))
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,8 +54,8 @@ class Pipeline:
         sampling: Sampling | None = None,
     ) -> Answer:
         """Answer the query this one way; `retriever` and `sampling`, when given, stand in for the stack's."""
-        found_by = retriever or _named("retriever", combination.retriever, self._retrievers)
-        return await self._answer(combination, query, found_by, self.model(combination.adapter, sampling))
+        found_by, strategy = self._parts(combination, retriever)
+        return await _answer(strategy, query, found_by, self.model(combination.adapter, sampling))
 
     async def stream(
         self,
@@ -69,17 +65,17 @@ class Pipeline:
         sampling: Sampling | None = None,
     ) -> AsyncGenerator[Piece, None]:
         """The same answer, heard while it is made when the strategy allows it, and in one piece otherwise."""
-        found_by = retriever or _named("retriever", combination.retriever, self._retrievers)
+        found_by, strategy = self._parts(combination, retriever)
         model = self.model(combination.adapter, sampling)
-        if _named("strategy", combination.strategy, self.stack.strategies).kind not in STREAMED:
-            answer = await self._answer(combination, query, found_by, model)
+        if self.stack.strategies[combination.strategy].kind not in STREAMED:
+            answer = await _answer(strategy, query, found_by, model)
             yield answer.sources
             yield answer.text
             yield answer
             return
         heard: asyncio.Queue[Piece | None] = asyncio.Queue()
         tell = heard.put_nowait
-        answering = self._answer(combination, query, _AloudRetriever(found_by, tell), _AloudModel(model, tell))
+        answering = _answer(strategy, query, _AloudRetriever(found_by, tell), _AloudModel(model, tell))
         task = asyncio.create_task(answering)
         task.add_done_callback(lambda _: tell(None))
         try:
@@ -103,11 +99,27 @@ class Pipeline:
         except httpx.TransportError:
             return False
 
-    async def _answer(self, combination: Combination, query: Query, retriever: Retriever, model: Model) -> Answer:
-        started = time.perf_counter()
-        strategy = _named("strategy", combination.strategy, self._strategies)
+    def refresh(self) -> None:
+        """Take up generations that were published since, for questions that begin from now on.
+
+        Reads whole files, so a gateway calls it in a thread, one call at a time. An evaluation never does: what it
+        compares was answered from one generation.
+        """
+        self._opened = self._opened.renewed()
+
+    def _parts(self, combination: Combination, retriever: Retriever | None) -> tuple[Retriever, Strategy]:
+        """Both of one moment."""
+        opened = self._opened
+        found_by = retriever or _named("retriever", combination.retriever, opened.retrievers)
+        return found_by, _named("strategy", combination.strategy, opened.strategies)
+
+
+async def _answer(strategy: Strategy, query: Query, retriever: Retriever, model: Model) -> Answer:
+    started = time.perf_counter()
+    with metered() as besides:
         answer = await strategy(query, retriever, model)
-        return replace(answer, seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started + besides.seconds
+    return replace(answer, usage=answer.usage + besides.usage, seconds=seconds)
 
 
 async def probe_adapters(pipeline: Pipeline) -> None:

@@ -26,6 +26,8 @@ class Echo:
     """Models whose log-probabilities are the base model's."""
     may_go_on: Event = field(default_factory=Event)
     """A stream waits for it after its first word; set from the start unless a test clears it."""
+    models: tuple[str, ...] = ()
+    """What it lists; it answers as any model."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
 
@@ -57,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
     stub: Echo
 
     def do_GET(self) -> None:
-        self._send(200, {"object": "list", "data": []})
+        self._send(200, {"object": "list", "data": [{"id": name} for name in self.stub.models]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

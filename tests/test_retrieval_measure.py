@@ -102,6 +102,7 @@ def test_passages_count_in_the_order_of_the_prompt_and_documents_by_their_best_p
     assert row["context precision"] == pytest.approx((1 / 2 + 2 / 3 + 3 / 4) / 3)
     assert [*row] == [*METRICS]
     assert scores((), GRADES) == dict.fromkeys(METRICS, 0.0)
+    assert scores((hit("a note on the domain", 0), *best_last), GRADES) == row
 
 
 @given(st.lists(st.booleans()))
@@ -308,6 +309,28 @@ def test_what_cannot_be_measured_is_refused_with_its_place(
     assert main(["measure", str(tmp_path / "stack.yaml"), str(world / "beir"), "--split", "test", *words]) == 1
 
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--only", "dense"], "an index has none"),
+        (["--depth", "5"], "give both"),
+        (["--split", "dev"], "no judgements"),
+    ],
+)
+def test_options_that_mean_nothing_for_an_index_are_refused(
+    world: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert main(["measure", str(world / "index"), str(world / "beir"), "--split", "test", *words]) == 1
+
+    assert says in capsys.readouterr().err
+
+
+def test_k_holds_for_every_kind_of_search_over_an_index(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = said(capsys, "measure", world / "index", world / "beir", "--split", "test", "-k", 2)
+
+    assert {row["k"] for row in found["retrievers"].values()} == {2}
 
 
 def test_quantiles_interpolate() -> None:
