@@ -10,7 +10,7 @@ from typing import Final
 
 from retrieval.passage import Document, Hit, Passage, Query
 
-SPAN: Final = re.compile(r"(?P<document>.+)@(?P<start>\d+)-(?P<end>\d+)")
+PART: Final = re.compile(r"(?P<document>.+)(#p(?P<page>\d+)|@(?P<start>\d+)-(?P<end>\d+))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +25,34 @@ class GoldRetriever:
 
 
 def cite(evidence: str, documents: Mapping[str, Document]) -> Passage:
-    """The passage that `doc` or `doc@120-480` names. Raises ValueError with a sentence.
+    """The passage that `doc`, `doc#p12` or `doc@120-480` names. Raises ValueError with a sentence.
 
     >>> cite("fox@4-7", {"fox": Document(id="fox", title="Foxes", text="The red fox")}).text
     'red'
     """
     if evidence in documents:
         return documents[evidence].cut(0, len(documents[evidence].text))
-    span = SPAN.fullmatch(evidence)
-    if span is None or span["document"] not in documents:
-        raise ValueError(f"evidence {evidence!r} names no document: write the document's id, or id@start-end")
-    start, end, text = int(span["start"]), int(span["end"]), documents[span["document"]].text
-    if not start < end <= len(text):
-        raise ValueError(f"evidence {evidence!r} is out of range: the document has characters 0 to {len(text)}")
-    return documents[span["document"]].cut(start, end)
+    part = PART.fullmatch(evidence)
+    if part is None or part["document"] not in documents:
+        raise ValueError(f"evidence {evidence!r} names no document: write its id, or id#p12, or id@start-end")
+    document = documents[part["document"]]
+    return _page(evidence, document, int(part["page"])) if part["page"] else _span(evidence, document, part)
+
+
+def _page(evidence: str, document: Document, number: int) -> Passage:
+    if not 1 <= number <= len(document.pages):
+        has = f"pages 1 to {len(document.pages)}" if document.pages else "no pages"
+        raise ValueError(f"evidence {evidence!r} names no page: the document has {has}")
+    page = document.page(number)
+    if not page.text.strip():
+        raise ValueError(f"evidence {evidence!r} names a page without text: leave it out")
+    return document.cut(page.start, page.start + len(page.text.rstrip()))
+
+
+def _span(evidence: str, document: Document, part: re.Match[str]) -> Passage:
+    start, end = int(part["start"]), int(part["end"])
+    if not start < end <= len(document.text):
+        raise ValueError(
+            f"evidence {evidence!r} is out of range: the document has characters 0 to {len(document.text)}"
+        )
+    return document.cut(start, end)

@@ -26,7 +26,7 @@ class Example:
     question: str
     answers: tuple[str, ...]
     evidence: tuple[str, ...] = ()
-    """`doc` or `doc@120-480`; empty when nobody has marked it."""
+    """`doc`, `doc#p12` (a page) or `doc@120-480` (characters); empty when nobody has marked it."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """`slice` groups the report; `unanswerable` says that no document has the answer; strategies may read the rest."""
 
@@ -86,7 +86,7 @@ class TaskSettings:
     """The scorer that ranks."""
     scorers: dict[str, ScorerSettings]
     documents: Path | None = None
-    """What the evidence points into: corpus.jsonl or a folder."""
+    """What the evidence points into: a corpus.jsonl, or a file or folder as `retrieval build` reads them."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 

@@ -9,23 +9,25 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final, TypeAlias, get_args
 
 from retrieval.build import build
 from retrieval.comparison import check_key, plain, table_of, tables_by, text_of
 from retrieval.console import Parser, tell_progress
-from retrieval.documents import read_documents
+from retrieval.documents import KINDS, read_documents
 from retrieval.files import FileError, write_jsonl
 from retrieval.generation import in_use
 from retrieval.grid import variants, write_retrievers
 from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import handing_over, kinds_of, measure, read_named, rows
+from retrieval.model import model_at
 from retrieval.passage import Hit, Query, RetrievalError
-from retrieval.retriever import open_retriever
+from retrieval.retriever import NO_HANDS, Hands, open_retriever
 from retrieval.settings import RetrieverSettings
+from retrieval.tokens import counter
 from retrieval.topics import read_topics
 from retrieval.tune import lines_of, tune
 from retrieval.tune import plain as as_plain
@@ -52,22 +54,33 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _build(arguments: argparse.Namespace) -> None:
     tell_progress("retrieval")
-    if bool(arguments.model_url) != bool(arguments.model):
-        raise RetrievalError("--model-url says where a model is served and --model which one it is; give both")
     base = BuildSettings(
         embedder=arguments.embedder, writer=arguments.model, vectors=arguments.vectors, language=arguments.language
     )
+    hands = _lent(arguments)
     wanted = variants(arguments.index, base, arguments.size, arguments.overlap, arguments.view)
-    documents = tuple(read_documents(arguments.documents))
+    reading = read_documents(arguments.documents)
+    documents = tuple(reading)
     for index, settings in wanted.items():
         before, started = in_use(index), time.perf_counter()
-        made = build(documents, index, settings)
+        made = build(documents, index, settings, hands.write)
         news = "up to date, nothing to do" if made == before else f"built in {time.perf_counter() - started:.0f} s"
         print(f"{index}: {news}: {made.documents:,} documents, {made.passages:,} passages.")
+    if reading.skipped:
+        print(f"{len(reading.skipped)} files could not be read and were skipped (see above).")
     if len(wanted) > 1:
         print(f"Next: python -m retrieval measure {write_retrievers(arguments.index, wanted)} BEIR_DIR")
     else:
         print(f'Next: python -m retrieval search {arguments.index} "your question"')
+
+
+def _lent(arguments: argparse.Namespace) -> Hands:
+    """The model and the tokenizer that the command names; what is not named is missed when it is needed."""
+    if bool(arguments.model_url) != bool(arguments.model):
+        raise RetrievalError("--model-url says where a model is served and --model which one it is; give both")
+    hands = Hands(write=model_at(arguments.model_url, arguments.model)) if arguments.model else NO_HANDS
+    counts = getattr(arguments, "tokenizer", None)
+    return replace(hands, count=counter(counts)) if counts else hands
 
 
 def _search(arguments: argparse.Namespace) -> None:
@@ -94,7 +107,7 @@ def _measure(arguments: argparse.Namespace) -> None:
             f"--per-query {arguments.per_query}: a folder is here; name a file, such as out/rows.jsonl"
         )
     check_key(arguments.by, topics)
-    found = measure(retrievers, topics)
+    found = measure(retrievers, topics, _lent(arguments))
     ks = {name: settings.k for name, settings in retrievers.items()}
     table = table_of(found, ks, against)
     slices = tables_by(arguments.by, found, ks, against) if arguments.by else []
@@ -159,7 +172,10 @@ def _add_build(commands: Commands) -> None:
     )
     parser.set_defaults(command=_build)
     parser.add_argument(
-        "documents", metavar="DOCS", type=Path, help="a corpus.jsonl, or a folder of .txt and .md files"
+        "documents",
+        metavar="DOCS",
+        type=Path,
+        help=f"a corpus.jsonl, a file or a folder of files ({KINDS}), or worked examples: a test set, chats",
     )
     parser.add_argument("index", metavar="INDEX", type=Path, help="the index's folder, e.g. out/index/docs")
     parser.add_argument(
@@ -194,8 +210,7 @@ def _add_build(commands: Commands) -> None:
         help=f"what of a passage is searched: {', '.join(get_args(View))}, of which --model writes the last three"
         f"{several} (default: {DEFAULTS.view})",
     )
-    parser.add_argument("--model-url", metavar="URL", default="", help="an OpenAI-compatible server that writes them")
-    parser.add_argument("--model", metavar="NAME", default="", help="the model there")
+    _add_model(parser, "them")
     parser.add_argument(
         "--vectors",
         choices=get_args(VectorKind),
@@ -207,6 +222,13 @@ def _add_build(commands: Commands) -> None:
         default=DEFAULTS.language,
         help="whose stems lexical search knows; none: words as they are written (default: %(default)s)",
     )
+
+
+def _add_model(parser: Parser, written: str) -> None:
+    parser.add_argument(
+        "--model-url", metavar="URL", default="", help=f"an OpenAI-compatible server that writes {written}"
+    )
+    parser.add_argument("--model", metavar="NAME", default="", help="the model there")
 
 
 def _add_search(commands: Commands) -> None:
@@ -243,6 +265,10 @@ def _add_measure(commands: Commands) -> None:
     parser.add_argument("--per-query", metavar="FILE", type=Path, help="write a JSONL row for each question and way")
     parser.add_argument("--rerank", metavar="FOLDER", type=Path, help="hybrid search re-ranked by this model, too")
     parser.add_argument("--depth", type=int, help="how many passages that reads (default: 20)")
+    _add_model(parser, "what a retriever expands questions with")
+    parser.add_argument(
+        "--tokenizer", metavar="FOLDER", type=Path, help="the model's folder, whose tokens a retriever's budget counts"
+    )
     parser.add_argument("--json", action="store_true", help="everything as one JSON object")
 
 

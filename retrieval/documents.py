@@ -1,88 +1,109 @@
-"""Documents from disk: a BEIR `corpus.jsonl`, or a folder of .txt and .md files.
+"""Documents from disk: a BEIR `corpus.jsonl`, a file, or a folder of files.
 
-Reads and checks; knows nothing of passages. Whatever is wrong with a corpus is said before anything slow begins.
+What is wrong with a corpus is said before anything slow begins; a file that is broken is told of and left out.
+Knows nothing of passages, nor of how a file is read (see `reader` and `loaders`).
 """
 
-from collections.abc import Iterator, Mapping
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from retrieval.files import FileError, read_jsonl, read_text
+from tqdm import tqdm
+
+from retrieval.corpus import read_corpus, shortened
+from retrieval.files import FileError
+from retrieval.loaders import LOADERS, SURROGATE
 from retrieval.passage import Document
-from retrieval.worked import corpus_row, held_out, is_example
+from retrieval.reader import Limits, Reader
 
-SUFFIXES: Final = (".txt", ".md")
-EXAMPLE: Final = '{"_id": "d1", "title": "", "text": "..."}'
-SHOWN: Final = 20
-"""A corpus with the same mistake on every line is refused with this many sentences, not a million."""
+LIMITS: Final = Limits()
+CORPUS: Final = "corpus.jsonl"
+KINDS: Final = ", ".join(LOADERS)
+"""What can be read, for those who ask."""
+HIDDEN: Final = (".", "~$")
+"""How names begin that are nobody's documents: hidden files, and the locks that Office leaves beside an open one."""
+NAMED: Final = 5
+"""How many files of other kinds are named where a folder holds them."""
+
+log = logging.getLogger(__name__)
 
 
-def read_documents(path: Path) -> Iterator[Document]:
-    """Each document of a `.jsonl` corpus, of a folder that holds `corpus.jsonl`, or of a folder of texts."""
-    corpus = path / "corpus.jsonl" if path.is_dir() else path
-    if corpus.is_file():
-        return _from_jsonl(corpus)
+@dataclass(frozen=True, slots=True)
+class Reading(Iterator[Document]):
+    """Documents as they are read; at their end, `skipped` says which files were left out and why."""
+
+    documents: Iterator[Document]
+    skipped: Sequence[str] = ()
+
+    def __next__(self) -> Document:
+        return next(self.documents)
+
+
+def read_documents(path: Path, limits: Limits = LIMITS) -> Reading:
+    """Each document of a `.jsonl` corpus, of a folder that holds `corpus.jsonl`, or else of a file or a folder of them.
+
+    A file (text, Markdown, HTML, PDF, docx, pptx, xlsx) is a document whose id is its path in the folder, such as
+    `leave/policy.pdf`. The rows of CSV and other JSONL files are documents whose ids end in the row's own, as in
+    `faq.csv#q7`, or else in its number in a spreadsheet, `faq.csv#2`; a corpus alone keeps the ids that it gives.
+    Hidden files are passed over. A file that cannot be read is left out, whole, and told of at the end.
+
+    Raises FileError for any bad line of a corpus, and where nothing could be read at all.
+    """
+    corpus = path / CORPUS if path.is_dir() else path
+    if corpus.is_file() and corpus.suffix == ".jsonl":
+        return Reading(read_corpus(corpus))
+    skipped: list[str] = []
     if path.is_dir():
-        return _from_folder(path)
-    raise FileError(f"{path}: there is no such file or folder; give a corpus.jsonl or a folder of {_kinds()} files")
+        return Reading(_read(_files(path, skipped), path, limits, skipped), skipped)
+    if not path.is_file():
+        raise FileError(f"{path}: there is no such file or folder; give a {CORPUS}, or files: {KINDS}")
+    if not _is_known(path):
+        raise FileError(f"{path}: no kind of file that can be read; those are {KINDS}")
+    return Reading(_read([path], path.parent, limits, skipped), skipped)
 
 
-def _from_jsonl(path: Path) -> Iterator[Document]:
-    if path.suffix != ".jsonl":
-        raise FileError(f"{path}: a corpus is a .jsonl file or a folder of {_kinds()} files")
-    problems: list[str] = []
-    lines: dict[str, int] = {}
-    for number, given in read_jsonl(path):
-        row = corpus_row(given, number) if is_example(given) else given
-        if isinstance(row, str):
-            problems.append(f"{path}:{number}: {row}")
-        elif wrong := _problem(row) or held_out(row) or _twice(str(row["_id"]), number, lines):
-            problems.append(f"{path}:{number}: {wrong}")
-        else:
-            yield _document(row)
-    if not lines and not problems:
-        raise FileError(f"{path}: holds no documents; write one a line, e.g. {EXAMPLE}")
-    if problems:
-        more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise FileError("\n".join(problems[:SHOWN] + more))
+def _files(folder: Path, skipped: list[str]) -> list[Path]:
+    """All files of known kinds in the folder and below, in order; a folder that stays shut is skipped."""
+    files: list[Path] = []
+    for here, below, names in os.walk(
+        folder, onerror=lambda error: skipped.append(f"{error.filename}: {error.strerror}")
+    ):
+        below[:] = [name for name in below if not name.startswith(HIDDEN)]
+        files += [Path(here, name) for name in names if not name.startswith(HIDDEN)]
+    known, others = sorted(filter(_is_known, files)), sorted(file for file in files if not _is_known(file))
+    if others:
+        named = ", ".join(file.relative_to(folder).as_posix() for file in others[:NAMED])
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        log.warning("%s: passed over %d of other kinds: %s%s", folder, len(others), named, more)
+    if not known and not skipped:
+        raise FileError(f"{folder}: no {CORPUS} in it, nor other files that can be read: {KINDS}")
+    return known
 
 
-def _problem(row: Mapping[str, Any]) -> str:
-    """What keeps the row from being a document; empty when nothing does."""
-    if not isinstance(row.get("_id"), str | int) or row["_id"] == "":
-        return f'a document needs an "_id" that is text, e.g. {EXAMPLE}'
-    if not isinstance(row.get("text"), str):
-        return f'document {row["_id"]!r} needs a "text" that is text'
-    if not isinstance(row.get("title", ""), str):
-        return f'the "title" of document {row["_id"]!r} is not text'
-    return ""
+def _is_known(file: Path) -> bool:
+    return file.suffix.lower() in LOADERS
 
 
-def _twice(document: str, number: int, lines: dict[str, int]) -> str:
-    first = lines.setdefault(document, number)
-    return "" if first == number else f"document {document!r} is already on line {first}; an _id names one document"
-
-
-def _document(row: Mapping[str, Any]) -> Document:
-    meta = {key: value for key, value in row.items() if key not in ("_id", "title", "text")}
-    return Document(id=str(row["_id"]), title=row.get("title", ""), text=row["text"], meta=meta)
-
-
-def _from_folder(folder: Path) -> Iterator[Document]:
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
-    if not files:
-        raise FileError(f"{folder}: no corpus.jsonl and no {_kinds()} files in it or below it")
-    for file in files:
-        text = read_text(file)
-        yield Document(id=file.relative_to(folder).as_posix(), title=_title(file, text), text=text)
-
-
-def _title(file: Path, text: str) -> str:
-    """A Markdown file's own heading, or else its name, read as words."""
-    first = text.lstrip().partition("\n")[0]
-    heading = first.removeprefix("# ").strip() if first.startswith("# ") else ""
-    return heading or file.stem.replace("_", " ").replace("-", " ")
-
-
-def _kinds() -> str:
-    return " or ".join(SUFFIXES)
+def _read(files: Sequence[Path], root: Path, limits: Limits, skipped: list[str]) -> Iterator[Document]:
+    """The documents of each file, called after its place below `root`; what is wrong with others goes to `skipped`."""
+    found = False
+    with Reader(limits) as reader:
+        for file in tqdm(files, desc="reading", unit="file", disable=None):
+            name = file.relative_to(root).as_posix()
+            try:
+                if SURROGATE.search(name):
+                    raise FileError(f"{name!r}: the file's name is not UTF-8: rename it")
+                documents = reader.read(file)
+            except FileError as error:
+                skipped.append(str(error))
+                continue
+            for document in documents:
+                found = True
+                yield replace(document, id=f"{name}#{document.id}" if document.id else name)
+    if not found:
+        raise FileError("\n".join(shortened(skipped)))
+    for sentence in shortened(skipped):
+        log.warning("skipped: %s", sentence)

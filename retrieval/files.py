@@ -12,6 +12,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 STRICT: Final = ConfigDict(extra="forbid", strict=False)
 """A settings dataclass writes `__pydantic_config__: ClassVar = STRICT`, and a misspelt key in its YAML is refused."""
+
+LINE_BYTES: Final = 64 << 20
+"""The longest line of a JSONL file: what is longer is no row but a file of another kind, or a broken one."""
 
 
 class FileError(ValueError):
@@ -63,20 +67,42 @@ def read_text(path: Path) -> str:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) for each non-blank line; FileError names the first line that is not an object."""
-    # Not splitlines(): it also breaks at U+2028 and U+0085, which may stand inside a JSON string as they are.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise FileError(
-                f"{path}:{number}: not JSON ({error.msg} at column {error.colno}): one object a line"
-            ) from None
-        if not isinstance(row, dict):
-            raise FileError(f"{path}:{number}: expected a JSON object, found a {type(row).__name__}")
-        yield number, row
+    """Yield (line number, object) for each non-blank line, one line in memory at a time.
+
+    FileError names the first line that is not an object, not UTF-8, or longer than LINE_BYTES.
+    """
+    try:
+        with path.open("rb") as file:
+            # A bytes file ends its lines at \n alone: U+2028 and U+0085 may stand inside a JSON string as they are.
+            for number, line in enumerate(iter(partial(file.readline, LINE_BYTES + 1), b""), start=1):
+                text = _decoded(line, f"{path}:{number}")
+                if text.strip():
+                    yield number, _object(text, f"{path}:{number}")
+    except FileNotFoundError:
+        raise FileError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error}") from None
+
+
+def _decoded(line: bytes, place: str) -> str:
+    if len(line) > LINE_BYTES:
+        raise FileError(f"{place}: longer than {LINE_BYTES >> 20} MB: split what the line holds, one object a line")
+    try:
+        return line.rstrip(b"\r\n").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{place}: not UTF-8 ({error.reason} at byte {error.start + 1}): save it as UTF-8") from None
+
+
+def _object(text: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise FileError(f"{place}: not JSON ({error.msg} at column {error.colno}): one object a line") from None
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{place}: cannot be read as JSON ({error}): one object a line") from None
+    if not isinstance(row, dict):
+        raise FileError(f"{place}: expected a JSON object, found a {type(row).__name__}")
+    return row
 
 
 def read_judgements(

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache
-from threading import Lock
-from typing import Any, Final
+from typing import Final
 
+from retrieval import tokens
 from retrieval.model import MOST_TOKENS
 from retrieval.passage import RetrievalError
 from serve.chat import Message, Model, Reply, Sampling, Usage
@@ -89,30 +88,14 @@ def counter(model: str) -> Callable[[str], int]:
 
     Raises RetrievalError when the tokenizer is not on this machine.
     """
-    return lambda text: len(_tokenizer(model).encode(text, add_special_tokens=False).ids)
 
+    def count(text: str) -> int:
+        folder = model_folder(model)
+        if folder is None or not (folder / "tokenizer.json").is_file():
+            raise RetrievalError(
+                f"a retriever counts tokens, and the tokenizer of the model {model} is not on this machine (no "
+                "tokenizer.json): name the model by its folder or by the id it was fetched under, or leave `tokens` out"
+            )
+        return tokens.counter(folder)(text)
 
-def _tokenizer(model: str) -> Any:
-    with _READING:
-        return _read(model)
-
-
-_READING: Final = Lock()
-
-
-@lru_cache(maxsize=4)
-def _read(model: str) -> Any:
-    from tokenizers import Tokenizer
-
-    folder = model_folder(model)
-    file = folder / "tokenizer.json" if folder else None
-    if file is None or not file.is_file():
-        raise RetrievalError(
-            f"a retriever counts tokens, and the tokenizer of the model {model} is not on this machine (no "
-            "tokenizer.json): name the model by its folder or by the id it was fetched under, or leave `tokens` out"
-        )
-    tokenizer = Tokenizer.from_file(str(file))
-    # Some tokenizers are saved with the length of what they were last used for.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    return count

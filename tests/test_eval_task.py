@@ -13,6 +13,7 @@ from eval.task import ScorerSettings, load_task
 from retrieval.files import FileError
 from retrieval.passage import Query
 from tests.eval_stub import example, write_rows, write_world
+from tests.made_files import make_pdf
 
 ROW = {"id": "q", "question": "Who?", "answers": ["Odo"]}
 
@@ -70,6 +71,36 @@ def test_a_document_may_be_called_like_a_span(task: Path) -> None:
     assert [passage.text for passage in load_task(task).evidence.values()] == ["whole", "who"]
 
 
+def test_evidence_may_be_a_page(task: Path) -> None:
+    change(task, documents="docs")
+    task.with_name("docs").mkdir()
+    make_pdf(task.with_name("docs") / "policy.pdf", "Thirty days.", "Forty after ten years.", "")
+    write_rows(task.with_name("test.jsonl"), [ROW | {"evidence": ["policy.pdf#p1", "policy.pdf#p2"]}])
+
+    loaded = load_task(task)
+
+    assert [(passage.text, passage.page) for passage in loaded.evidence.values()] == [
+        ("Thirty days.", 1),
+        ("Forty after ten years.", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [(0, "the document has pages 1 to 3"), (4, "the document has pages 1 to 3"), (3, "names a page without text")],
+)
+def test_evidence_on_a_page_that_says_nothing_is_refused(task: Path, number: int, sentence: str) -> None:
+    change(task, documents="docs")
+    task.with_name("docs").mkdir()
+    make_pdf(task.with_name("docs") / "policy.pdf", "Thirty days.", "Forty after ten years.", "")
+    write_rows(task.with_name("test.jsonl"), [ROW | {"evidence": [f"policy.pdf#p{number}"]}])
+
+    said = complaint(task)
+
+    assert f"{task.with_name('test.jsonl')}:1: evidence 'policy.pdf#p{number}'" in said
+    assert sentence in said
+
+
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
@@ -84,6 +115,8 @@ def test_a_document_may_be_called_like_a_span(task: Path) -> None:
         (ROW | {"evidence": ["d9"]}, "evidence 'd9' names no document"),
         (ROW | {"evidence": ["d1@5-500"]}, "is out of range: the document has characters 0 to 19"),
         (ROW | {"evidence": ["d1@7-7"]}, "is out of range"),
+        (ROW | {"evidence": ["d1#p1"]}, "evidence 'd1#p1' names no page: the document has no pages"),
+        (ROW | {"evidence": ["d9#p1"]}, "evidence 'd9#p1' names no document"),
     ],
 )
 def test_a_bad_row_is_named_by_its_line(task: Path, row: dict[str, Any], sentence: str) -> None:

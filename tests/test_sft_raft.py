@@ -262,7 +262,7 @@ def test_bad_settings_are_refused_before_anything_is_rendered(
         load(write(world, "bad.yaml", **changes))
 
 
-@pytest.mark.parametrize("name", ["sft", "shots", "distil", "raft"])
+@pytest.mark.parametrize("name", ["sft", "shots", "worked", "distil", "raft"])
 def test_the_demos_own_settings_are_good(name: str, tmp_path: Path) -> None:
     write_demo(3, tmp_path / "demo-3" / "world")
 
