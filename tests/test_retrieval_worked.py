@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from eval.task import Example
 from retrieval import worked
 from retrieval.build import build
 from retrieval.documents import read_documents
@@ -20,6 +21,7 @@ from retrieval.retriever import NO_HANDS, Hands, NoRetrieval, Retriever, open_re
 from retrieval.settings import RetrieverSettings
 from retrieval.views import View
 from scripts.prompts import Others
+from scripts.vote import right, vote
 from serve.strategies import StrategySettings, layout
 from serve.strategies import build as strategy
 from tests.test_serve_strategies import Parrot
@@ -223,6 +225,18 @@ def test_a_training_question_never_shows_itself_and_yet_has_as_many_examples(fol
     assert shown[:2] == alone[1:]
     assert len(shown) == 3
     assert asyncio.run(Others.open(settings).search(other)) == asyncio.run(open_retriever(settings).search(other))
+
+
+def test_a_vote_is_right_where_most_of_the_nearest_have_a_gold_answer(folder: Path) -> None:
+    """No two worked examples here have the same answer, so the nearest has the vote."""
+    asked = [
+        Example(id="right", question="q3 q4 true", answers=("x", "d3 d4")),
+        Example(id="wrong", question="q3 q4 true", answers=("d9 d10",)),
+    ]
+
+    assert asyncio.run(right(opened(folder, "titled", k=3), asked)) == 1
+    assert vote(["a", "b", "b"]) == "b"
+    assert vote([]) is None
 
 
 @pytest.mark.skipif(not SPIDER.exists(), reason=f"{SPIDER} is not here")
