@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from eval.stats import Estimate, holm, sign_flip, t_interval
+from retrieval.stats import Estimate, holm, sign_flip, t_interval
 from serve.combination import Combination
 
 Scores = Mapping[Combination, Mapping[str, float]]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.folder import Results
-from eval.stats import Difference, Estimate, mean
 from eval.summary import Row, difference, ranked, scores
+from retrieval.stats import Difference, Estimate, mean
 from serve.combination import BASE, GOLD, Combination
 
 

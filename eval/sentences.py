@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from eval.effects import LEVERS, Effect
 from eval.folder import Results
 from eval.headroom import Headroom
-from eval.stats import Estimate
 from eval.verdict import ALPHA, Finding
 from eval.wording import counted, listed, p_value, percent, points, span
+from retrieval.stats import Estimate
 
 
 def headline(finding: Finding | None) -> str:

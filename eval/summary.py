@@ -14,7 +14,7 @@ from typing import Final
 
 from eval.folder import Results
 from eval.record import Record
-from eval.stats import Difference, holm, mean, paired, quantile
+from retrieval.stats import Difference, holm, mean, paired, quantile
 from serve.combination import GOLD, Combination
 
 ENOUGH_FOR_P95: Final = 59

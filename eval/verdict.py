@@ -10,8 +10,8 @@ from typing import Final, Literal
 
 from eval.effects import LEVERS, Effect, Factor
 from eval.folder import Results
-from eval.stats import holm
 from eval.summary import Comparison, Row, comparisons, difference, ranked
+from retrieval.stats import holm
 from serve.combination import BASE, GOLD, NONE, Combination
 
 ALPHA: Final = 0.05

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from eval.stats import Estimate
+from retrieval.stats import Estimate
 
 
 def percent(share: float) -> str:

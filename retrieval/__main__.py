@@ -54,11 +54,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _build(arguments: argparse.Namespace) -> None:
     tell_progress("retrieval")
-    base = BuildSettings(
-        embedder=arguments.embedder, writer=arguments.model, vectors=arguments.vectors, language=arguments.language
-    )
+    base = BuildSettings(embedder=arguments.embedder, vectors=arguments.vectors, language=arguments.language)
     hands = _lent(arguments)
-    wanted = variants(arguments.index, base, arguments.size, arguments.overlap, arguments.view)
+    wanted = variants(arguments.index, base, arguments.size, arguments.overlap, arguments.view, arguments.model)
     reading = read_documents(arguments.documents)
     documents = tuple(reading)
     for index, settings in wanted.items():

@@ -9,12 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-import numpy as np
-
 from retrieval.files import FileError
 from retrieval.measure import Asked
 from retrieval.metrics import METRICS
-from retrieval.paired import Difference, Estimate, difference, holm, known, mean
+from retrieval.stats import Difference, Estimate, holm, known, mean, paired, quantile
 from retrieval.topics import Topic
 
 MAIN: Final = "nDCG@10"
@@ -107,7 +105,7 @@ def text_of(table: Table) -> Iterator[str]:
         yield (
             row.name.ljust(width + 12)
             + f"{one.estimate.value:+10.4f}{_interval(one.estimate, '+.4f'):>20}"
-            + f"{p_text(row.p_holm[MAIN]):>11}{one.better:8}{one.worse:7}"
+            + f"{p_text(row.p_holm[MAIN]):>11}{one.gained:8}{one.lost:7}"
         )
 
 
@@ -120,18 +118,13 @@ def plain(table: Table) -> dict[str, Any]:
     }
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """Linear interpolation between order statistics (type 7 of Hyndman & Fan 1996, Am. Stat. 50:361)."""
-    return float(np.quantile(values, share, method="linear"))
-
-
 def _table(title: str, found: Found, ks: Mapping[str, int], against: str) -> Table:
     columns = {name: _columns(asked) for name, asked in found.items()}
     base = columns[against]
     rows = []
     for name, column in columns.items():
         seconds = [one.seconds for one in found[name]]
-        own = {} if name == against else {m: difference(column[m], base[m]) for m in METRICS}
+        own = {} if name == against else {m: paired(column[m], base[m]) for m in METRICS}
         row = Row(
             name=name,
             k=ks[name],
@@ -154,7 +147,7 @@ def _corrected(tables: Sequence[Table]) -> list[Table]:
     corrected: dict[tuple[str, str], dict[str, float]] = {(t.title, row.name): {} for t in tables for row in t.rows}
     for metric in METRICS:
         asked = {(t.title, row.name): row.differences[metric].p for t in tables for row in t.rows if row.differences}
-        for place, p in holm(asked).items():
+        for place, p in zip(asked, holm(list(asked.values())), strict=True):
             corrected[place][metric] = p
     return [replace(t, rows=tuple(replace(row, p_holm=corrected[t.title, row.name]) for row in t.rows)) for t in tables]
 
@@ -162,7 +155,7 @@ def _corrected(tables: Sequence[Table]) -> list[Table]:
 def _plain_row(row: Row) -> dict[str, Any]:
     differences = {
         metric: {**known(asdict(one.estimate)), **known({"p": one.p, "p_holm": row.p_holm[metric]}),
-                 "better": one.better, "worse": one.worse}
+                 "better": one.gained, "worse": one.lost}
         for metric, one in row.differences.items()
     }  # fmt: skip
     return {

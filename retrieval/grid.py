@@ -17,17 +17,19 @@ import yaml
 from retrieval.files import write_atomically
 from retrieval.manifest import BuildSettings
 from retrieval.settings import Kind
-from retrieval.views import View
+from retrieval.views import View, by_a_model
 
 COMPARED: Final[tuple[Kind, ...]] = ("lexical", "dense", "hybrid")
 
 
 def variants(
-    index: Path, base: BuildSettings, sizes: Sequence[int], overlaps: Sequence[int], views: Sequence[View]
+    index: Path, base: BuildSettings, sizes: Sequence[int], overlaps: Sequence[int], views: Sequence[View], writer: str
 ) -> Mapping[Path, BuildSettings]:
     """Where each way of building goes: `docs` alone, or `docs-size300-overlap0-text`, named by what varies.
 
-    >>> [path.name for path in variants(Path("docs"), BuildSettings(), [300, 1000], [0], ["titled"])]
+    `writer` is the model of the views that a model writes; where none is one, it is refused like any idle setting.
+
+    >>> [path.name for path in variants(Path("docs"), BuildSettings(), [300, 1000], [0], ["titled"], "")]
     ['docs-size300', 'docs-size1000']
     """
     found = {}
@@ -37,7 +39,8 @@ def variants(
             *([f"overlap{overlap}"] if len(overlaps) > 1 else []),
             *([view] if len(views) > 1 else []),
         ]
-        settings = replace(base, size=size, overlap=overlap, view=view)
+        written = by_a_model(view) or not any(map(by_a_model, views))
+        settings = replace(base, size=size, overlap=overlap, view=view, writer=writer if written else "")
         found[index.with_name("-".join([index.name, *names]))] = settings
     return found
 

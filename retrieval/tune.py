@@ -20,10 +20,10 @@ from retrieval.comparison import p_text
 from retrieval.index import Index
 from retrieval.measure import passages_for
 from retrieval.metrics import judged
-from retrieval.paired import Difference, Estimate, difference, holm, known, mean
 from retrieval.passage import RetrievalError
 from retrieval.ranking import Ranking, Scores, convex, fuse
 from retrieval.search import DEPTH
+from retrieval.stats import Difference, Estimate, holm, known, mean, paired
 from retrieval.topics import Topic, folds
 
 WEIGHTS: Final = tuple(n / 20 for n in range(21))
@@ -92,7 +92,7 @@ def crossfit(found: Sequence[Candidates], parts: Sequence[Sequence[Topic]]) -> T
         flattered=fmean(by_weight[weight].values()),
         chosen=tuple(chosen),
         means={way: mean(column) for way, column in columns.items()},
-        differences={way: difference(columns[FITTED], column) for way, column in columns.items() if way != FITTED},
+        differences={way: paired(columns[FITTED], column) for way, column in columns.items() if way != FITTED},
     )
 
 
@@ -101,12 +101,12 @@ def lines_of(tuned: Tuned) -> Iterator[str]:
     yield f"{tuned.questions} queries".ljust(24) + f"{METRIC}     95% interval"
     for way, estimate in tuned.means.items():
         yield way.ljust(24) + f"{estimate.value:.4f}      {estimate.low:.4f} to {estimate.high:.4f}"
-    corrected = holm({way: one.p for way, one in tuned.differences.items()})
+    corrected = dict(zip(tuned.differences, holm([one.p for one in tuned.differences.values()]), strict=True))
     yield f"{FITTED}, against".ljust(34) + "difference      95% interval   p (Holm)  better  worse"
     for way, one in tuned.differences.items():
         interval = f"{one.estimate.low:+.4f} to {one.estimate.high:+.4f}"
         value, p = f"{one.estimate.value:+.4f}", p_text(corrected[way])
-        yield f"{way:34}{value:>10}{interval:>20}{p:>11}{one.better:8}{one.worse:7}"
+        yield f"{way:34}{value:>10}{interval:>20}{p:>11}{one.gained:8}{one.lost:7}"
     each = " ".join(f"{weight:.2f}" for weight in tuned.chosen)
     yield f"Chosen fold by fold, each on the others: {each}."
     if set(tuned.chosen) == {tuned.weight}:
@@ -121,7 +121,7 @@ def lines_of(tuned: Tuned) -> Iterator[str]:
 
 def plain(tuned: Tuned) -> dict[str, Any]:
     """The same for programs."""
-    corrected = holm({way: one.p for way, one in tuned.differences.items()})
+    corrected = dict(zip(tuned.differences, holm([one.p for one in tuned.differences.values()]), strict=True))
     differences = {
         way: known({**asdict(one.estimate), "p": one.p, "p_holm": corrected[way]})
         for way, one in tuned.differences.items()

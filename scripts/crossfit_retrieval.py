@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from eval.stats import Difference, holm, paired, quantile
 from retrieval.build import build
 from retrieval.console import Parser, stop_politely
 from retrieval.documents import read_documents
@@ -35,6 +34,7 @@ from retrieval.passage import Query, RetrievalError
 from retrieval.retriever import Retriever, open_retriever
 from retrieval.search import KINDS
 from retrieval.settings import RetrieverSettings
+from retrieval.stats import Difference, holm, paired, quantile
 from retrieval.topics import Topic, folds, mixed, read_topics
 from train import embedder, reranker
 from train.door import TrainError

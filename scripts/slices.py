@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 from scipy.stats import fisher_exact
 
-from eval.stats import LEVEL, Estimate, holm, wilson
+from retrieval.stats import LEVEL, Estimate, holm, wilson
 
 MOST_VALUES: Final = 20
 """A key of the metadata with more values than these names things, not groups; `slice` may have as many as it likes."""

@@ -13,12 +13,12 @@ from typing import Final
 
 from eval.folder import Results, load_results, planned
 from eval.record import RunError
-from eval.stats import mean
 from eval.summary import ranked, scores, summarise
 from eval.task import Example, read_examples
 from eval.wording import chance, counted, percent, points, span
 from retrieval.console import Parser
 from retrieval.files import FileError, write_jsonl
+from retrieval.stats import mean
 from scripts.slices import Finding, Slice, findings
 from serve.chat import ServeError
 from serve.combination import GOLD, Combination

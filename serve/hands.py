@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from retrieval import tokens
@@ -88,14 +89,15 @@ def counter(model: str) -> Callable[[str], int]:
 
     Raises RetrievalError when the tokenizer is not on this machine.
     """
+    return lambda text: _found(model)(text)
 
-    def count(text: str) -> int:
-        folder = model_folder(model)
-        if folder is None or not (folder / "tokenizer.json").is_file():
-            raise RetrievalError(
-                f"a retriever counts tokens, and the tokenizer of the model {model} is not on this machine (no "
-                "tokenizer.json): name the model by its folder or by the id it was fetched under, or leave `tokens` out"
-            )
-        return tokens.counter(folder)(text)
 
-    return count
+@lru_cache(maxsize=4)
+def _found(model: str) -> Callable[[str], int]:
+    folder = model_folder(model)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        raise RetrievalError(
+            f"a retriever counts tokens, and the tokenizer of the model {model} is not on this machine (no "
+            "tokenizer.json): name the model by its folder or by the id it was fetched under, or leave `tokens` out"
+        )
+    return tokens.counter(folder)

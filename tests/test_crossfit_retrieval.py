@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from eval.stats import paired
 from retrieval.files import read_judgements
+from retrieval.stats import paired
 from retrieval.topics import Topic, read_topics
 from scripts.crossfit_retrieval import BEFORE, UNTRAINED, _part, main
 from tests.tiny_search import make_beir, make_embedder, make_encoder, write_qrels

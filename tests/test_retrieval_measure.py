@@ -13,21 +13,17 @@ import pytest
 import pytrec_eval
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import ttest_rel
 
-from eval.stats import holm as their_holm
-from eval.stats import t_interval, wilson
 from retrieval.__main__ import main
 from retrieval.build import build
-from retrieval.comparison import quantile
 from retrieval.documents import read_documents
 from retrieval.files import FileError
 from retrieval.index import open_index
 from retrieval.manifest import BuildSettings
 from retrieval.measure import WARM_UP, kinds_of, measure
 from retrieval.metrics import METRICS, context_precision, judged, ranked, scores
-from retrieval.paired import difference, holm, mean
 from retrieval.passage import Hit, Passage
+from retrieval.stats import holm, paired
 from retrieval.topics import Topic, folds, read_topics
 from tests.tiny_search import make_beir, make_embedder
 
@@ -110,38 +106,6 @@ def test_context_precision_is_ragas_formula(relevant: list[bool]) -> None:
     precisions = [sum(relevant[:k]) / k * relevant[k - 1] for k in range(1, len(relevant) + 1)]
 
     assert context_precision(relevant) == pytest.approx(sum(precisions) / sum(relevant) if any(relevant) else 0)
-
-
-values = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=40)
-
-
-@given(values)
-def test_a_paired_difference_is_students(pairs: list[tuple[float, float]]) -> None:
-    after, before = zip(*[(round(a, 3), round(b, 3)) for a, b in pairs], strict=True)
-    each = [a - b for a, b in zip(after, before, strict=True)]
-
-    found = difference(after, before)
-
-    assert found.estimate.value == pytest.approx(fmean(after) - fmean(before), abs=1e-12)
-    if len(set(each)) > 1:
-        expected = t_interval(each)
-        bounds = (max(-1, expected.low), min(1, expected.high))  # no difference of shares is larger
-        assert (found.estimate.low, found.estimate.high) == pytest.approx(bounds, abs=1e-9)
-        assert found.p == pytest.approx(float(ttest_rel(after, before).pvalue), abs=1e-6)
-
-
-def test_what_the_values_do_not_say_is_not_made_up() -> None:
-    same = difference([0.5, 0.5], [0.5, 0.5])
-
-    assert (same.estimate.value, same.p, same.better, same.worse) == (0.0, 1.0, 0, 0)
-    assert math.isnan(same.estimate.low)
-    assert math.isnan(mean([0.3]).low)
-    assert mean([1.0] * 8).low == pytest.approx(wilson(8, 8).low)
-
-
-@given(st.lists(st.floats(0, 1), max_size=12))
-def test_holm_is_that_of_the_report(p_values: list[float]) -> None:
-    assert [*holm(dict(enumerate(p_values))).values()] == pytest.approx(their_holm(p_values))
 
 
 def beir(folder: Path, *judgements: str) -> Path:
@@ -249,7 +213,7 @@ def test_slices_and_rows_are_the_same_figures(world: Path, tmp_path: Path, capsy
         }
         for name, row in table["retrievers"].items():
             assert row["means"]["nDCG@10"]["value"] == pytest.approx(fmean(columns[name]), abs=1e-6)
-        expected = difference(columns["lexical"], columns["dense"]).estimate
+        expected = paired(columns["lexical"], columns["dense"]).estimate
         assert table["retrievers"]["lexical"]["differences"]["nDCG@10"]["low"] == pytest.approx(expected.low, abs=1e-5)
         assert table["retrievers"]["dense"]["differences"] == {}
     family = [
@@ -257,7 +221,7 @@ def test_slices_and_rows_are_the_same_figures(world: Path, tmp_path: Path, capsy
         for name in ("worded", "bare")
         for way in ("lexical", "hybrid")
     ]
-    assert [one["p_holm"] for one in family] == pytest.approx(their_holm([one["p"] for one in family]))
+    assert [one["p_holm"] for one in family] == pytest.approx(holm([one["p"] for one in family]))
 
 
 def test_the_table_shows_k_intervals_and_latency_and_warns_of_different_k(
@@ -333,11 +297,7 @@ def test_k_holds_for_every_kind_of_search_over_an_index(world: Path, capsys: pyt
     assert {row["k"] for row in found["retrievers"].values()} == {2}
 
 
-def test_quantiles_interpolate() -> None:
-    assert quantile([1.0, 2.0, 3.0, 10.0], 0.5) == 2.5
-
-
-@pytest.mark.parametrize("module", ["metrics", "paired", "ranking"])
+@pytest.mark.parametrize("module", ["metrics", "ranking"])
 def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"retrieval.{module}"), optionflags=doctest.ELLIPSIS)
 

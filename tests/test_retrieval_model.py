@@ -3,13 +3,20 @@
 import asyncio
 import re
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from retrieval.__main__ import main
+from retrieval.build import WRITTEN
+from retrieval.files import read_jsonl
+from retrieval.generation import current
+from retrieval.index import open_index
 from retrieval.model import model_at
 from retrieval.passage import RetrievalError
 from tests.serve_stub import echoing
+from tests.tiny_search import make_embedder, write_beir
 
 
 def test_a_prompt_is_one_user_message_answered_greedily() -> None:
@@ -90,3 +97,20 @@ def test_a_server_of_something_else_is_said(status: int) -> None:
                 asyncio.run(model_at(url, "pocket")("Who?"))
         finally:
             server.shutdown()
+
+
+def test_a_build_has_a_model_write_its_summaries_once_and_none_for_plain_views(tmp_path: Path) -> None:
+    embedder = make_embedder(tmp_path / "embedder")
+    write_beir(tmp_path / "beir", [{"_id": name, "title": "", "text": f"{name} true"} for name in ("d7", "d8")], [])
+    with echoing() as echo:
+        words = ["build", str(tmp_path / "beir/corpus.jsonl"), str(tmp_path / "index"), "--embedder", str(embedder)]
+        model = ["--model-url", echo.url, "--model", "pocket"]
+
+        codes = [main([*words, "--view", "summary", "titled", *model]) for _ in range(2)]
+        idle = main([*words, *model])
+
+    written = [row["text"] for _, row in read_jsonl(current(tmp_path / "index-summary") / WRITTEN)]
+    assert (codes, idle) == ([0, 0], 1)
+    assert written == ["pocket heard d7 true", "pocket heard d8 true"]
+    assert len(echo.asked) == 2
+    assert open_index(tmp_path / "index-titled").manifest.inputs.settings.writer == ""

@@ -21,8 +21,8 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from eval.__main__ import main as evaluate
-from eval.stats import paired, wilson
 from retrieval.files import write_jsonl
+from retrieval.stats import paired, wilson
 from scripts.sweep.__main__ import main, sweep
 from scripts.sweep.checkpoints import Checkpoint
 from scripts.sweep.outcome import Outcome

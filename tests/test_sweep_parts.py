@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 
 from eval.folder import locked
 from eval.record import RunError
-from eval.stats import LEVEL
+from retrieval.stats import LEVEL
 from scripts.sweep.correlation import DRAWS, rank_correlation, spearman
 from scripts.sweep.doors import DoorError, go_through
 from scripts.sweep.variants import read_variants, write_recipe

@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 
 from eval.folder import load_results
 from eval.grid import Grid
-from eval.stats import Difference, Estimate, mean, paired
 from eval.summary import scores
 from retrieval.files import write_atomically
+from retrieval.stats import Difference, Estimate, mean, paired
 from scripts.sweep.doors import go_through
 from serve.combination import BASE
 from serve.stack import Stack

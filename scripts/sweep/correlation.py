@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from eval.stats import LEVEL
+from retrieval.stats import LEVEL
 
 DRAWS: Final = 10_000
 LEAST_POINTS: Final = 4

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from eval.stats import Difference, holm
+from retrieval.stats import Difference, holm
 from scripts.sweep.asking import Scores
 from scripts.sweep.checkpoints import Checkpoint
 from scripts.sweep.correlation import Correlation, rank_correlation

@@ -5,7 +5,7 @@ word at small n (Bowyer et al. 2025, arXiv 2503.01747: Wald and the bootstrap do
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,10 +44,10 @@ NOTHING_SEEN: Final = Estimate(math.nan, math.nan, math.nan)
 
 
 def mean(scores: Sequence[float]) -> Estimate:
-    """The mean score: Wilson's interval when every score is 0 or 1, Student's t otherwise."""
+    """The mean of scores from 0 to 1: Wilson's interval when every one is 0 or 1, Student's t otherwise."""
     if not scores:
         return NOTHING_SEEN
-    return wilson(round(sum(scores)), len(scores)) if _binary(scores) else t_interval(scores)
+    return wilson(round(sum(scores)), len(scores)) if _binary(scores) else _within(t_interval(scores), 0.0, 1.0)
 
 
 def wilson(successes: int, n: int) -> Estimate:
@@ -87,7 +87,8 @@ def paired(after: Sequence[float], before: Sequence[float]) -> Difference:
     if _binary(after) and _binary(before):
         return Difference(bonett_price(gained, lost, len(after)), mcnemar(gained, lost), len(after), gained, lost)
     differences = [a - b for a, b in zip(after, before, strict=True)]
-    return Difference(t_interval(differences), sign_flip(differences), len(after), gained, lost)
+    estimate = _within(t_interval(differences), -1.0, 1.0)
+    return Difference(estimate, sign_flip(differences), len(after), gained, lost)
 
 
 def bonett_price(gained: int, lost: int, n: int) -> Estimate:
@@ -149,6 +150,16 @@ def quantile(values: Sequence[float], share: float) -> float:
     2.5
     """
     return float(np.quantile(values, share, method="linear")) if len(values) else math.nan
+
+
+def known(values: Mapping[str, float]) -> dict[str, float | None]:
+    """The same for JSON, which has null in place of NaN."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def _within(one: Estimate, least: float, most: float) -> Estimate:
+    """No further than the value itself can go; NaN stays."""
+    return Estimate(one.value, float(np.maximum(one.low, least)), float(np.minimum(one.high, most)))
 
 
 def _binary(scores: Sequence[float]) -> bool:

@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from eval.stats import bonett_price, holm, mcnemar, mean, paired, quantile, sign_flip, t_interval, wilson
+from retrieval.stats import Estimate, bonett_price, holm, mcnemar, mean, paired, quantile, sign_flip, t_interval, wilson
 
 values = st.lists(st.floats(-5, 5).map(lambda x: round(x, 3)), min_size=2, max_size=30)
 
@@ -115,7 +115,8 @@ def test_a_graded_score_is_compared_with_t_and_sign_flips() -> None:
 
 def test_a_mean_of_right_and_wrong_has_wilsons_interval_and_a_graded_one_students() -> None:
     assert mean([1.0, 0.0, 1.0]) == wilson(2, 3)
-    assert mean([0.5, 0.0, 1.0]) == t_interval([0.5, 0.0, 1.0])
+    assert mean([0.4, 0.5, 0.6]) == t_interval([0.4, 0.5, 0.6])
+    assert mean([0.5, 0.0, 1.0]) == Estimate(0.5, 0.0, 1.0), "no mean of shares lies further out"
     assert math.isnan(mean([]).value)
 
 
