@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.stats import wilson
 from eval.task import Example, read_examples
 from eval.wording import percent
 from retrieval.console import Parser
@@ -18,6 +17,7 @@ from retrieval.files import FileError
 from retrieval.measure import read_named
 from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.retriever import Retriever, open_retriever
+from retrieval.stats import wilson
 from retrieval.worked import ANSWER, is_worked
 
 
