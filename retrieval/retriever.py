@@ -145,7 +145,8 @@ class _Allowed:
         self._mask = lru_cache(maxsize=MASKS)(self._made)
 
     async def __call__(self, query: Query) -> Mask | None:
-        domain = {self._label: await self._router.label(query.text)} if self._router else {}
+        label = await self._router.label(query.text) if self._router else ""
+        domain = {self._label: label} if label else {}
         if not self._where and not domain:
             return None
         sent = {name: query.meta[name] for name in names(self._where) if name in query.meta}

@@ -42,12 +42,16 @@ class RouteSettings:
     """JSONL of `{"question": ..., "meta": {LABEL: ...}}`: a test set's form, and never the questions of a test."""
     label: str
     """The key in `meta` that is predicted."""
+    sure: float = 0.9
+    """How likely a label must be, 0 to 1; of a question that no label is sure for, none is said."""
     about: Mapping[str, str] = field(default_factory=dict)
     """Label -> a text about that domain, shown before what was found."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
+        if not 0 <= self.sure < 1:
+            raise RetrievalError(f"route.sure is {self.sure}: a likelihood from 0 (always sure) to below 1")
         blank = [label for label, text in self.about.items() if not text.strip()]
         if not self.label.strip() or blank:
             raise RetrievalError(
@@ -68,19 +72,21 @@ class Router:
     again.
     """
 
-    def __init__(self, embed: Embed, labelled: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, embed: Embed, labelled: Sequence[tuple[str, str]], sure: float = 0.0) -> None:
         self._embed = embed
+        self._sure = sure
         self._labelled = labelled
         self._lock = Lock()
         self._worker = ThreadPoolExecutor(max_workers=1)
         self._learning: Future[Any] | None = None
 
     async def label(self, text: str) -> str:
-        """The most likely label of a question."""
+        """The most likely label of a question; empty when it is not likely enough."""
         # Shielded: who gives up waiting takes nothing from the others.
         model = await asyncio.shield(asyncio.wrap_future(self._learnt()))
         vector = await self._embed(text)
-        return str(model.predict(vector[np.newaxis])[0])
+        likely = model.predict_proba(vector[np.newaxis])[0]
+        return str(model.classes_[likely.argmax()]) if likely.max() >= self._sure else ""
 
     def _learnt(self) -> "Future[Any]":
         with self._lock:
@@ -116,7 +122,7 @@ def open_router(settings: RouteSettings, embed: Embed) -> Router:
             f"route.about: no question in {settings.questions} is labelled {', '.join(unknown)}; "
             f"there are {', '.join(sorted(counts))}"
         )
-    return Router(embed, labelled)
+    return Router(embed, labelled, settings.sure)
 
 
 def read_labelled(settings: RouteSettings) -> list[tuple[str, str]]:

@@ -185,7 +185,8 @@ def test_a_router_searches_in_the_domain_of_the_question_and_says_what_it_is(pat
     rows += [{"question": f"q20 q{n}", "meta": {"kind": "shop"}} for n in range(12, 18)]
     rows += [{"question": f"d20 d{n}", "meta": {"kind": "both"}} for n in range(12, 18)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    route = {"questions": tmp_path / "train.jsonl", "label": "kind", "about": {"ship": "Lengths are in metres."}}
+    about = {"ship": "Lengths are in metres."}
+    route = {"questions": tmp_path / "train.jsonl", "label": "kind", "about": about, "sure": 0}
 
     ship = found(path, "q1 d4", kind="dense", route=route)
     shop = found(path, "q20 d4", kind="dense", route=route)
@@ -193,3 +194,5 @@ def test_a_router_searches_in_the_domain_of_the_question_and_says_what_it_is(pat
     assert documents(ship) == ["about:ship", *documents(found(path, "q1 d4", kind="dense", where={"kind": "ship"}))]
     assert documents(shop) == documents(found(path, "q20 d4", kind="dense", where={"kind": "shop"}))
     assert found(path, "d20 d13", kind="dense", route=route) == found(path, "d20 d13", kind="dense"), "of both"
+    unsure = found(path, "q1 d4", kind="dense", route={**route, "sure": 0.999})
+    assert unsure == found(path, "q1 d4", kind="dense"), "as if there were no router"
