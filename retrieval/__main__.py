@@ -170,7 +170,10 @@ def _add_build(commands: Commands) -> None:
     )
     parser.set_defaults(command=_build)
     parser.add_argument(
-        "documents", metavar="DOCS", type=Path, help=f"a corpus.jsonl, a file, or a folder of files ({KINDS})"
+        "documents",
+        metavar="DOCS",
+        type=Path,
+        help=f"a corpus.jsonl, a file or a folder of files ({KINDS}), or worked examples: a test set, chats",
     )
     parser.add_argument("index", metavar="INDEX", type=Path, help="the index's folder, e.g. out/index/docs")
     parser.add_argument(

@@ -1,7 +1,8 @@
 """Documents into passages, each of which knows where it stands: `document.text[start:end]` is its text.
 
-A short document stays whole; semchunk cuts a long one where it holds together least: between paragraphs, lines,
-sentences, clauses, at worst words. The only door to that library. Knows nothing of tokens or embedders.
+A short document stays whole, and so does a worked example, since half a question has no answer. semchunk cuts a long
+document where it holds together least: between paragraphs, lines, sentences, clauses, at worst words. The only door to
+that library. Knows nothing of tokens or embedders.
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from retrieval.passage import Document, Passage
+from retrieval.worked import is_worked
 
 WORD: Final = re.compile(r"(?<=\s)\S")
 VISIBLE: Final = re.compile(r"\S")
@@ -17,7 +19,8 @@ VISIBLE: Final = re.compile(r"\S")
 def passages(document: Document, size: int, overlap: int) -> Iterator[Passage]:
     """The document in passages of at most `size` characters, of which up to `overlap` repeat the one before."""
     only_title = [(0, 0)] if document.title.strip() else []
-    for start, end in list(spans(document.text, size, overlap)) or only_title:
+    most = max(size, len(document.text)) if is_worked(document.meta) else size
+    for start, end in list(spans(document.text, most, overlap)) or only_title:
         yield document.cut(start, end)
 
 

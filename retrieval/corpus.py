@@ -1,6 +1,7 @@
 """BEIR's corpus.jsonl: one document a line, `{"_id", "title", "text"}` and what else its owner wrote.
 
-All bad lines are said at once. Knows nothing of folders or of other kinds of files.
+Also a test set's rows and training chats, each of which is a worked example (see `worked`). All bad lines are said at
+once. Knows nothing of folders or of other kinds of files.
 """
 
 import json
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 from retrieval.files import FileError, read_jsonl
 from retrieval.passage import Document
+from retrieval.worked import corpus_row, held_out, is_example
 
 EXAMPLE: Final = '{"_id": "d1", "title": "", "text": "..."}'
 SHOWN: Final = 20
@@ -22,9 +24,11 @@ def read_corpus(path: Path, characters: int = CHARACTERS) -> Iterator[Document]:
     """Each document of the file; FileError at its end names every line that is none."""
     problems: list[str] = []
     lines: dict[str, int] = {}
-    for number, row in read_jsonl(path):
-        wrong = _problem(row, characters) or twice(str(row["_id"]), number, lines)
-        if wrong:
+    for number, given in read_jsonl(path):
+        row = corpus_row(given, number) if is_example(given) else given
+        if isinstance(row, str):
+            problems.append(f"{path}:{number}: {row}")
+        elif wrong := _problem(row, characters) or held_out(row) or twice(str(row["_id"]), number, lines):
             problems.append(f"{path}:{number}: {wrong}")
         else:
             yield _document(row)

@@ -22,7 +22,7 @@ Texts: TypeAlias = Callable[[str], Awaitable[list[str]]]
 Write: TypeAlias = Callable[[str], Awaitable[str]]
 """A model: prompt -> text. What it raises passes through: an outage is no answer."""
 
-Kind = Literal["hyde", "multi", "parts", "clauses"]
+Kind = Literal["hyde", "draft", "multi", "parts", "clauses"]
 
 LONGEST: Final = 4_000
 """Characters of a question that is still expanded. A longer one says enough, and may not fit into a small model."""
@@ -37,6 +37,8 @@ class Way(NamedTuple):
     """What a model is told; none when a rule does it."""
     with_question: bool = False
     """Whether the question itself is searched too, before what the model wrote."""
+    fewest: int = 1
+    """The least `n` that means anything: one part is the question itself."""
 
 
 KINDS: Final[dict[Kind, Way]] = {
@@ -48,6 +50,13 @@ KINDS: Final[dict[Kind, Way]] = {
         "Write {n} short passages, each on one line, as they might stand in a document that answers the question. "
         "Invent what you do not know. Write nothing else.",
         with_question=True,
+    ),
+    # DAIL-SQL (Gao et al., 2308.15363) also chooses worked examples by how near their answers are to a first draft of
+    # this one. The question is not searched: where answers are (`build --view answer`), it would be near to none.
+    "draft": Way(
+        fuse,
+        "Write {n} short answers to the question, each on one line, in the form that is wanted. Invent what you do not "
+        "know. Write nothing else.",
     ),
     # RAG-Fusion (Rackauckas, 2402.03367).
     "multi": Way(
@@ -63,10 +72,11 @@ KINDS: Final[dict[Kind, Way]] = {
         "Split the question into the separate questions that it asks, at most {n}, each on one line and understandable "
         "without the others. Keep every name, number and code as it is. When it asks only one thing, repeat it. Write "
         "nothing else.",
+        fewest=2,
     ),
     # Fusing the clauses' rankings would put both records of the demo's two-part questions among the first three for 54
     # of 90 questions (words alone, three seeds); taking turns does for all 90, as does the question uncut.
-    "clauses": Way(interleave),
+    "clauses": Way(interleave, fewest=2),
 }
 
 
@@ -76,14 +86,14 @@ class ExpandSettings:
 
     kind: Kind
     n: int = 3
-    """The most passages, rewordings or parts."""
+    """The most passages, drafts, rewordings or parts."""
     instructions: str = ""
     """What the model is told instead of our own words; `{n}` stands for the number, and the question follows."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
-        fewest = 1 if KINDS[self.kind].with_question else 2
+        fewest = KINDS[self.kind].fewest
         if self.n < fewest:
             raise RetrievalError(
                 f"expand.n is {self.n}, but `{self.kind}` needs at least {fewest}; for none, leave it out"

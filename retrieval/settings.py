@@ -51,7 +51,8 @@ class RetrieverSettings:
     tokens: int | None = None
     """The most tokens that are handed over; what does not fit is left out, from the end."""
     order: Order = "best_first"
-    """Where the best stands in the prompt."""
+    """Where the best passage stands in the prompt. Worked examples, which are turns, stand the other way round: with
+    `best_first` the nearest comes last, right before the question."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 

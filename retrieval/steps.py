@@ -15,6 +15,7 @@ from pydantic import ConfigDict
 from retrieval.files import STRICT
 from retrieval.filters import Where, check, keeps, moment
 from retrieval.passage import Hit, RetrievalError
+from retrieval.worked import shown
 
 Order = Literal["best_first", "best_last", "edges"]
 
@@ -107,7 +108,7 @@ def distinct(hits: Sequence[Hit], similarity: float = SIMILAR) -> tuple[Hit, ...
 
 
 def within(hits: Sequence[Hit], tokens: int, count: Callable[[str], int]) -> tuple[Hit, ...]:
-    """The longest beginning of which titles and texts together have at most so many tokens.
+    """The longest beginning of which titles and texts, and the answers of worked examples, have at most so many tokens.
 
     What follows the first hit that does not fit is left out too: a shorter, worse one in its place would make the
     prompt depend on lengths instead of ranks. When even the first does not fit, there is none: a budget is kept, and a
@@ -120,7 +121,7 @@ def within(hits: Sequence[Hit], tokens: int, count: Callable[[str], int]) -> tup
     """
     used = 0
     for place, hit in enumerate(hits):
-        used += count(hit.passage.searchable)
+        used += count(shown(hit.passage))
         if used > tokens:
             return tuple(hits[:place])
     return tuple(hits)

@@ -17,7 +17,7 @@ Seen: TypeAlias = Callable[[Passage, str], str]
 VIEWS: Final[Mapping[View, Seen]] = {
     "titled": lambda passage, _: passage.searchable,
     "text": lambda passage, _: passage.text,
-    # Demonstrations by their answers: ask with a draft of the answer (`expand: {kind: hyde}`).
+    # Worked examples by their answers: ask with a draft of this one (`expand: {kind: draft}`).
     "answer": lambda passage, _: str(passage.meta.get("answer", "")),
     "masked": lambda passage, _: masked(passage.text),
     "summary": lambda _, written: written,

@@ -166,6 +166,7 @@ def _problems(settings: SftSettings, stack: Stack, task: Task) -> Iterator[str]:
     yield from _unknown("retrievers", settings.retrievers, (NONE, GOLD, *own, *stack.retrievers))
     yield from _unknown("strategies", settings.strategies, tuple(stack.strategies))
     yield from _unknown("target", (settings.target,), targets)
+    yield from _written(settings, stack)
     if settings.raft:
         yield from _unknown("raft: retriever", (settings.raft.retriever,), tuple(stack.retrievers))
         if not any(example.evidence for example in task.examples):
@@ -174,6 +175,15 @@ def _problems(settings: SftSettings, stack: Stack, task: Task) -> Iterator[str]:
     yield from (f"target: {settings.examples}: {name}: {why}" for name, why in misfits[:MOST_NAMED])
     if len(misfits) > MOST_NAMED:
         yield f"target: ... and {len(misfits) - MOST_NAMED} more examples"
+
+
+def _written(settings: SftSettings, stack: Stack) -> Iterator[str]:
+    """What would ask a model that does not run while prompts are rendered."""
+    ways = [Combination(BASE, *names) for names in product(settings.retrievers, settings.strategies)]
+    used = {*stack.only(ways).retrievers, *([settings.raft.retriever] if settings.raft else [])}
+    for name, one in stack.retrievers.items():
+        if name in used and one.expand and one.expand.needs_model:
+            yield f"retrievers: a model writes what {name!r} searches, and none runs here; name one without `expand`"
 
 
 def _unknown(key: str, names: Sequence[str], offered: Sequence[str]) -> Iterator[str]:

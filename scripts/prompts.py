@@ -12,12 +12,15 @@ from tqdm import tqdm
 
 from eval.gold import GoldRetriever
 from eval.task import Example, Task
+from retrieval.measure import handing_over
 from retrieval.passage import Hit, Passage, Query
-from retrieval.retriever import NoRetrieval, Retriever, open_retriever
+from retrieval.retriever import NO_HANDS, Hands, NoRetrieval, Retriever, open_retriever
+from retrieval.settings import RetrieverSettings
 from scripts.raft import RAFT, SPARE, Raft, RaftSettings, without_evidence
 from scripts.targets import Target
 from serve.chat import Message, Reply, Sampling, Usage
 from serve.combination import GOLD, NONE, Combination
+from serve.hands import counter
 from serve.stack import Stack
 from serve.strategies import build
 
@@ -38,12 +41,29 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """A retriever that never shows a training question itself: its answer would only have to be copied."""
+    """A retriever that never shows a training question itself: its answer would only have to be copied.
+
+    One more takes its place, so that a prompt learnt from has as many worked examples as one that is answered.
+    """
 
     retriever: Retriever
+    one_more: Retriever
+    """The same with a larger k."""
+
+    @classmethod
+    def open(cls, settings: RetrieverSettings, hands: Hands = NO_HANDS) -> "Others":
+        more = handing_over(settings, settings.k + 1)
+        return cls(open_retriever(settings, hands), open_retriever(more, hands))
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
-        return tuple(hit for hit in await self.retriever.search(query) if hit.passage.text != query.text)
+        found = await self.retriever.search(query)
+        others = _without(found, query)
+        return others if len(others) == len(found) else _without(await self.one_more.search(query), query)
+
+
+def _without(hits: Sequence[Hit], query: Query) -> tuple[Hit, ...]:
+    asked = query.text.casefold().split()
+    return tuple(hit for hit in hits if hit.passage.text.casefold().split() != asked)
 
 
 class Silent:
@@ -55,8 +75,8 @@ class Silent:
 
 async def render(asking: Asking, target: Target) -> list[dict[str, Any]]:
     """One training chat an example, with `meta` that lets the trainer split by group and check for overlap."""
-    used = asking.stack.only(asking.ways)
-    opened = {name: Others(open_retriever(settings)) for name, settings in used.retrievers.items()}
+    used, hands = asking.stack.only(asking.ways), Hands(count=counter(asking.stack.model))
+    opened = {name: Others.open(settings, hands) for name, settings in used.retrievers.items()}
     strategies = {name: build(settings, {NONE: NoRetrieval(), **opened}) for name, settings in used.strategies.items()}
     finders = _finders(asking, opened)
 
@@ -93,7 +113,7 @@ def _raft(asking: Asking, settings: RaftSettings) -> Finder:
     source, examples = asking.stack.retrievers[settings.retriever], asking.task.examples
     most = max(len(example.evidence) for example in examples)
     wide = replace(source, k=settings.distractors + most + SPARE, depth=None, prefer=(), rerank=None, distinct=None)
-    others = Others(open_retriever(wide))
+    others = Others.open(wide, Hands(count=counter(asking.stack.model)))
     absent = without_evidence(examples, settings)
     return lambda example: Raft(
         evidence=_evidence(asking.task, example),

@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from retrieval.files import STRICT, FileError, read_jsonl
 from retrieval.passage import Hit, Query
 from retrieval.retriever import NoRetrieval, Retriever
+from retrieval.worked import ANSWER, ASKED, is_worked
 from serve.chat import Answer, Message, Model
 
 Strategy = Callable[[Query, Retriever, Model], Awaitable[Answer]]
@@ -80,12 +81,12 @@ def layout(shots: Sequence[Message], query: Query, hits: Sequence[Hit], instruct
 
 def passages(hits: Sequence[Hit]) -> tuple[Hit, ...]:
     """The hits that are shown above the question."""
-    return tuple(hit for hit in hits if "answer" not in hit.passage.meta)
+    return tuple(hit for hit in hits if not is_worked(hit.passage.meta))
 
 
 def demonstrations(hits: Sequence[Hit]) -> tuple[Hit, ...]:
-    """The hits that are questions with their answers: shown as earlier turns."""
-    return tuple(hit for hit in hits if "answer" in hit.passage.meta)
+    """The hits that are worked examples: shown as earlier turns."""
+    return tuple(hit for hit in hits if is_worked(hit.passage.meta))
 
 
 def shown(hits: Sequence[Hit]) -> tuple[Hit, ...]:
@@ -180,7 +181,9 @@ def shown_in(prompt: Sequence[Message]) -> tuple[str, ...]:
 
 
 def _demonstration(hit: Hit) -> tuple[Message, Message]:
-    return Message("user", user_turn((), hit.passage.text)), Message("assistant", str(hit.passage.meta["answer"]))
+    meta = hit.passage.meta
+    asked = meta.get(ASKED) or user_turn((), hit.passage.text)
+    return Message("user", str(asked)), Message("assistant", str(meta[ANSWER]))
 
 
 def _history(turns: Sequence[str]) -> list[Message]:

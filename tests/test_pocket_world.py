@@ -114,6 +114,17 @@ def test_a_sweep_of_the_world_can_be_read_and_what_it_watches_is_not_trained_on(
     assert not trained & (asked[0] | asked[1])
 
 
+def test_chosen_worked_examples_are_as_many_as_fixed_ones(tmp_path) -> None:
+    write_world(2, tmp_path / "demo-2" / "world")
+
+    grid = load_grid(tmp_path / "demo-2" / "world" / "shots_grid.yaml")
+
+    names = [one.examples_from for one in grid.stack.strategies.values() if one.examples_from]
+    shown = (tmp_path / "demo-2" / "world" / "shown.jsonl").read_text().splitlines()
+    assert len(names) == 2
+    assert {grid.stack.retrievers[name].k for name in names} == {len(shown)}
+
+
 def test_the_model_was_taught_no_fact_of_the_demo_and_not_its_format() -> None:
     demo = {(p.name, *p.values) for p in make_splits(0)["test"].documents if isinstance(p, Entry)}
     names = {each[0] for each in demo}

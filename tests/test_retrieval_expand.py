@@ -67,6 +67,10 @@ async def test_the_parts_are_searched_instead_of_the_question() -> None:
     assert KINDS["parts"].merge is KINDS["clauses"].merge is interleave
 
 
+async def test_a_draft_of_the_answer_is_searched_instead_of_the_question() -> None:
+    assert await texts("draft", "Odo\nThe Odo family", n=1) == ["Odo"]
+
+
 @pytest.mark.parametrize("kind", BY_MODEL)
 @pytest.mark.parametrize("reply", ["", " \n\n", "---", "Here they are:", "<think>Who?</think>"])
 async def test_a_reply_without_a_query_leaves_the_question(kind: Kind, reply: str) -> None:
@@ -190,5 +194,6 @@ def test_settings_are_read_from_a_file(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "expand.yaml", ExpandSettings) == ExpandSettings(kind="multi", n=2)
 
     (tmp_path / "expand.yaml").write_text("kind: many\n")
-    with pytest.raises(FileError, match=r"expand\.yaml:1: kind: Input should be 'hyde', 'multi', 'parts' or 'clauses'"):
+    known = "'hyde', 'draft', 'multi', 'parts' or 'clauses'"
+    with pytest.raises(FileError, match=rf"expand\.yaml:1: kind: Input should be {known}"):
         read_yaml(tmp_path / "expand.yaml", ExpandSettings)

@@ -262,7 +262,18 @@ def test_bad_settings_are_refused_before_anything_is_rendered(
         load(write(world, "bad.yaml", **changes))
 
 
-@pytest.mark.parametrize("name", ["sft", "shots", "distil", "raft"])
+@pytest.mark.parametrize("ways", [["words"], ["raft"]])
+def test_a_retriever_that_needs_a_model_is_refused_where_none_runs(ways: list[str], world: Path) -> None:
+    stack = yaml.safe_load((world / "stack.yaml").read_text())
+    stack["retrievers"]["words"]["expand"] = {"kind": "draft"}
+    (world / "model_stack.yaml").write_text(yaml.safe_dump(stack))
+    raft = SETTINGS["raft"] if ways == ["raft"] else None
+
+    with pytest.raises(FileError, match="a model writes what 'words' searches, and none runs here"):
+        load(write(world, "bad.yaml", stack="model_stack.yaml", retrievers=ways, raft=raft))
+
+
+@pytest.mark.parametrize("name", ["sft", "shots", "worked", "distil", "raft"])
 def test_the_demos_own_settings_are_good(name: str, tmp_path: Path) -> None:
     write_demo(3, tmp_path / "demo-3" / "world")
 
