@@ -22,7 +22,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+import bm25s  # noqa: F401 (what a build imports is here already: it takes longer than a build of twelve documents)
+import faiss  # noqa: F401
 import numpy as np
+import semchunk  # noqa: F401
+import sentence_transformers  # noqa: F401
+import Stemmer  # noqa: F401
 
 import retrieval.reuse
 from retrieval.__main__ import main as retrieval_main
@@ -89,33 +94,46 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def build(command: list[str], said: Path, prepare: Fail) -> int:
-    """The exit code of a build in a process of its own, -9 when it was killed; its stderr is in `said`."""
+def forked(action: Callable[[], int]) -> int:
+    """The exit code of what is done in a process of its own, -9 when it was killed.
+
+    This one only imports: after a parallel computation, the threads that made it would be missing in a fork.
+    """
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
-        with redirect_stderr(io.StringIO()) as stderr:
-            prepare()
-            code = retrieval_main(command)
-            code = BEFORE_ITS_STEP if steps_left > 0 else code
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-        said.write_text(stderr.getvalue())
-    except BaseException:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-        said.write_text(traceback.format_exc())
-        code = 99
-    os._exit(code)
+    os._exit(action())
 
 
-def check_rows(index: Path) -> None:
-    """Row n of the vectors and of the words is passage n's."""
+def build(command: list[str], said: Path, prepare: Fail) -> int:
+    """The exit code of a build in a process of its own; its stderr is in `said`."""
+
+    def built() -> int:
+        try:
+            with redirect_stderr(io.StringIO()) as stderr:
+                prepare()
+                code = retrieval_main(command)
+                code = BEFORE_ITS_STEP if steps_left > 0 else code
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+            said.write_text(stderr.getvalue())
+            return code
+        except BaseException:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+            said.write_text(traceback.format_exc())
+            return 99
+
+    return forked(built)
+
+
+def check_rows(index: Path) -> int:
+    """0: row n of the vectors and of the words is passage n's."""
     opened = open_index(index)
     texts = [passage.searchable for passage in opened.passages]
     expected = opened.embedder.passages(texts)
     assert np.allclose(opened.vectors.take(np.arange(len(texts))), expected, atol=1e-6), "a vector of another passage"
     for row, passage in enumerate(opened.passages):
         assert [found for found, _ in opened.words.search(passage.title, 5)] == [row], "a word of another passage"
+    return 0
 
 
 def failures(how: str, index: Path) -> Iterator[Fail]:
@@ -134,7 +152,7 @@ def main(folder: Path, embedder: Path, how: str) -> None:
     folder.mkdir()
     command = ["build", str(folder / "corpus.jsonl"), str(index), "--embedder", str(embedder)]
     write_corpus(folder, 0)
-    assert retrieval_main(command) == 0
+    assert forked(lambda: retrieval_main(command)) == 0
     version, before, tried, unfinished = 1, in_use(index), 0, 0
     for prepare in failures(how, index):
         write_corpus(folder, version)
@@ -142,7 +160,7 @@ def main(folder: Path, embedder: Path, how: str) -> None:
         tried += 1
         now = in_use(index)
         assert now is not None, f"no whole index after {how} {tried}"
-        check_rows(index)
+        assert forked(lambda: check_rows(index)) == 0, f"a wrong index after {how} {tried}"
         if code == 1:
             sentence = said.read_text()
             assert "cannot be written" in sentence, sentence
@@ -163,6 +181,7 @@ def main(folder: Path, embedder: Path, how: str) -> None:
 if __name__ == "__main__":
     retrieval.reuse.BLOCK = 2  # type: ignore[misc]
     logging.disable()
-    made = make_embedder(Path(sys.argv[1]) / "embedder")
+    made = Path(sys.argv[1]) / "embedder"
+    assert forked(lambda: int(not make_embedder(made).is_dir())) == 0
     for name in sys.argv[2:]:
         main(Path(sys.argv[1]) / name, made, name)
