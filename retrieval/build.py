@@ -58,10 +58,12 @@ class Last:
         """What a model wrote, by the hash of what it was asked."""
         return {row["key"]: row["text"] for _, row in read_jsonl(self.folder / WRITTEN)}
 
-    def vectors(self) -> dict[bytes, Matrix]:
+    def vectors(self) -> Vectors:
+        return Vectors.load(self.folder / VECTORS, self.manifest.kind, self.manifest.probes)
+
+    def by_text(self) -> dict[bytes, Matrix]:
         """The vectors, by the hashes of their texts."""
-        keys = np.load(self.folder / KEYS, allow_pickle=False)
-        vectors = Vectors.load(self.folder / VECTORS, self.manifest.kind, self.manifest.probes)
+        keys, vectors = np.load(self.folder / KEYS, allow_pickle=False), self.vectors()
         return dict(zip((row.tobytes() for row in keys), vectors.take(np.arange(len(vectors))), strict=True))
 
 
@@ -85,7 +87,9 @@ def build(documents: Iterable[Document], index: Path, settings: BuildSettings, w
         texts = [VIEWS[settings.view](piece.passage, note) for piece, (_, note) in zip(pieces, notes, strict=True)]
         embed = open_embedder(folder, inputs.embedder_sha256).passages
         unfinished = index / UNFINISHED / inputs.embedder_sha256[:12]
-        vectors = Vectors.build(embedded(texts, embed, unfinished, _known(last, inputs)), settings.vectors)
+        known = last if last and last.manifest.inputs.embedder_sha256 == inputs.embedder_sha256 else None
+        matrix = embedded(texts, embed, unfinished, known.by_text() if known else {})
+        vectors = Vectors.build(matrix, settings.vectors, known.vectors() if known else None)
         words = Words.build(texts, settings.language)
 
         def fill(aside: Path) -> None:
@@ -143,12 +147,6 @@ def _notes(
     known = last.notes() if last and last.manifest.inputs.settings.writer == settings.writer else {}
     notes = written(prompts, write, log, known)
     return [(one, notes[one]) for one in map(prompt_key, prompts)]
-
-
-def _known(last: Last | None, inputs: Inputs) -> dict[bytes, Matrix]:
-    """The last generation's vectors; none of another embedder."""
-    same = last and last.manifest.inputs.embedder_sha256 == inputs.embedder_sha256
-    return last.vectors() if last and same else {}
 
 
 def _last(index: Path) -> Last | None:

@@ -6,6 +6,7 @@ loaded was verified by its hash before.
 
 import logging
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -29,11 +30,16 @@ FP16_TO: Final = 500_000
 """Up to how many rows each kind is what `build` chooses."""
 
 AIM: Final = 0.99
-"""The recall@10 against all groups, for a sample of the vectors themselves, that decides how many groups are read."""
+"""The recall@10 against all groups, for made-up questions, that decides how many groups are read."""
 SAMPLED: Final = 200
+"""Questions that are made up."""
+CLOSENESS: Final = 0.7
+"""The cosine of a made-up question with the row it was made of. A row itself would be too easy a question."""
 POINTS: Final = 64
 """Vectors for each group's centre that k-means sees; below 39 FAISS warns, and more cost more than they bring."""
 ROUNDS: Final = 10
+ALIKE: Final = 1.5
+"""How many times more or fewer rows still suit the same groups."""
 BLOCK: Final = 50_000
 FEW: Final = 20_000
 """As many rows under a mask are compared one by one: exact, and no slower than a search that passes over the others."""
@@ -52,10 +58,15 @@ class Vectors:
         """How many groups a search reads; 0 where there are none. It is a number of the manifest, not of the file."""
 
     @classmethod
-    def build(cls, matrix: Matrix, kind: Kind | None = None) -> "Vectors":
-        """Rows of length 1, float32 (n, d), in the kind named or in the one for so many rows."""
+    def build(cls, matrix: Matrix, kind: Kind | None = None, like: "Vectors | None" = None) -> "Vectors":
+        """Rows of length 1, float32 (n, d), in the kind named or in the one for so many rows.
+
+        Groups are those of `like`, vectors of the same embedder, while there are about as many rows: finding their
+        centres takes most of the time.
+        """
         import faiss
 
+        faiss.omp_set_num_threads(os.cpu_count() or 1)  # this thread may have searched before
         kind = kind or kind_for(len(matrix))
         width = matrix.shape[1]
         if kind == "flat":
@@ -63,7 +74,7 @@ class Vectors:
         elif kind == "fp16":
             index = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         else:
-            index = _grouped(matrix)
+            index = _regrouped(matrix, like) or _grouped(matrix)
         _add(index, matrix)
         return cls(index, kind, _probes(index, matrix) if kind == "ivf" else 0)
 
@@ -108,6 +119,10 @@ class Vectors:
             except OSError as error:
                 logger.warning(f"{error}: the CPU searches from now on")
                 self._gpu = None
+        import faiss
+
+        # A question is too little work for two: by one, 100,000 vectors take 6 ms, by two 14.
+        faiss.omp_set_num_threads(1)
         scores, found = self._index.search(vector[np.newaxis], min(k, len(self)), params=self._how(rows))
         return [(row, score) for row, score in zip(found[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
 
@@ -142,20 +157,39 @@ def _nearest(scores: Matrix, k: int) -> Ranking:
     return [(row, float(scores[row])) for row, _ in best(scores.astype(np.float64) + 2.0, k)]
 
 
+def _regrouped(matrix: Matrix, like: Vectors | None) -> Any:
+    """An empty index with the groups of another; None when that has none, or too many or too few for so many rows."""
+
+    if like is None or like.kind != "ivf" or not len(like) / ALIKE < len(matrix) < len(like) * ALIKE:
+        return None
+    theirs = like._index.quantizer
+    index = _empty(matrix.shape[1], theirs.ntotal)
+    index.quantizer.add(theirs.reconstruct_n(0, theirs.ntotal))
+    index.is_trained = True  # codes in float16 have nothing to learn
+    index.make_direct_map()
+    return index
+
+
 def _grouped(matrix: Matrix) -> Any:
     """An empty index of about 4 sqrt(n) groups, each with a centre that k-means has found."""
-    import faiss
 
     rows, width = matrix.shape
     groups = max(1, min(round(4 * math.sqrt(rows)), rows // POINTS))
-    index = faiss.index_factory(width, f"IVF{groups},SQfp16", faiss.METRIC_INNER_PRODUCT)
-    # Codes are then the vectors themselves, and come back the same however often an index is made of another.
-    index.by_residual = False
+    index = _empty(width, groups)
     index.cp.niter, index.cp.max_points_per_centroid = ROUNDS, POINTS
     chosen = np.random.default_rng(0).choice(rows, min(rows, groups * POINTS), replace=False)
     logger.info(f"finding the centres of {groups:,} groups among {len(chosen):,} vectors")
     index.train(np.ascontiguousarray(matrix[np.sort(chosen)]))
     index.make_direct_map()
+    return index
+
+
+def _empty(width: int, groups: int) -> Any:
+    import faiss
+
+    index = faiss.index_factory(width, f"IVF{groups},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    # Codes are then the vectors themselves, and come back the same however often an index is made of another.
+    index.by_residual = False
     return index
 
 
@@ -169,15 +203,14 @@ def _add(index: Any, matrix: Matrix) -> None:
 
 
 def _probes(index: Any, matrix: Matrix) -> int:
-    """The fewest groups, doubling, that find AIM of what all groups would; of a sample's neighbours, not itself."""
+    """The fewest groups, doubling, that find AIM of what all groups would, for made-up questions."""
     import faiss
 
-    chosen = np.random.default_rng(1).choice(len(matrix), min(SAMPLED, len(matrix)), replace=False)
-    sample = np.ascontiguousarray(matrix[np.sort(chosen)], dtype=np.float32)
+    questions = turned(matrix, min(SAMPLED, len(matrix)), seed=1)
 
     def found(probes: int) -> list[set[int]]:
-        rows = index.search(sample, 11, params=faiss.SearchParametersIVF(nprobe=probes))[1]
-        return [{*row} - {own, -1} for row, own in zip(rows.tolist(), np.sort(chosen).tolist(), strict=True)]
+        rows = index.search(questions, 10, params=faiss.SearchParametersIVF(nprobe=probes))[1]
+        return [{*row} - {-1} for row in rows.tolist()]
 
     truth, probes = found(index.nlist), 1
     while probes < index.nlist:
@@ -186,3 +219,21 @@ def _probes(index: Any, matrix: Matrix) -> int:
             break
         probes *= 2
     return min(probes, int(index.nlist))
+
+
+def turned(matrix: Matrix, count: int, seed: int) -> Matrix:
+    """Made-up questions (count, d): some rows, turned aside until their cosine with the row is CLOSENESS.
+
+    Aside is a direction in which the rows themselves differ; one at random would leave neighbours where they are.
+    """
+    random = np.random.default_rng(seed)
+    chosen = random.permutation(len(matrix))
+    rows, others = matrix[np.sort(chosen[:count])], matrix[np.sort(chosen[-500:])]
+    aside = random.standard_normal((len(rows), len(others)), dtype=np.float32) @ others
+    aside -= np.sum(aside * rows, axis=1, keepdims=True) * rows
+    return _unit(CLOSENESS * rows + np.float32(math.sqrt(1 - CLOSENESS**2)) * _unit(aside))
+
+
+def _unit(matrix: Matrix) -> Matrix:
+    length = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.asarray(matrix / np.where(length > 0, length, 1), dtype=np.float32)

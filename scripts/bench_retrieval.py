@@ -25,7 +25,7 @@ from rich.console import Console
 
 from retrieval.console import Parser, stop_politely
 from retrieval.embed import PACKAGED, locate
-from retrieval.vectors import Kind, Vectors
+from retrieval.vectors import Kind, Vectors, turned
 from scripts.bench_ours import STORES as OURS
 from scripts.bench_tables import (
     Row,
@@ -40,7 +40,7 @@ from scripts.bench_tables import (
     stores_table,
 )
 from scripts.bench_texts import agreement, ask_all, some_questions, some_texts
-from scripts.bench_vectors import MADE, asked, made_vectors, nearest
+from scripts.bench_vectors import MADE, made_vectors, nearest
 from scripts.peers import ENCODERS
 from scripts.peers import STORES as PEERS
 
@@ -87,7 +87,7 @@ def lay_out(work: Work, folder: Path, given: Path | None) -> None:
             f"{given}: holds {every.dtype} {every.shape}; float32 and {work.rows + MORE:,} rows or more are needed"
         )
     vectors = every[: work.rows]
-    questions = asked(vectors, work.questions)
+    questions = turned(vectors, work.questions, seed=2)  # not those by which ours chooses how many groups it reads
     np.save(folder / "vectors.npy", vectors)
     np.save(folder / "more.npy", every[work.rows : work.rows + MORE])
     np.save(folder / "questions.npy", questions)

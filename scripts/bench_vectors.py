@@ -22,8 +22,6 @@ BLOCK: Final = 50_000
 CENTRES: Final = 2000
 DECAY: Final = 0.6
 SPREAD: Final = 0.7
-CLOSENESS: Final = 0.7
-"""The cosine of a question with the row it was made of; about that of a SciFact claim with its abstract."""
 MADE: Final = f"made of {CENTRES:,} topics, {WIDTH} wide"
 
 
@@ -38,19 +36,6 @@ def made_vectors(path: Path, rows: int) -> Matrix:
         own = random.standard_normal((some, WIDTH), dtype=np.float32) * spectrum
         mapped[start : start + some] = unit(centres[random.integers(CENTRES, size=some)] + np.float32(SPREAD) * own)
     return mapped
-
-
-def asked(vectors: Matrix, count: int) -> Matrix:
-    """Questions that are not in the index: some rows, turned aside until their cosine with the row is CLOSENESS.
-
-    Aside is a direction in which the rows themselves differ; one at random would leave neighbours where they are.
-    """
-    random = np.random.default_rng(1)
-    chosen = random.permutation(len(vectors))
-    rows, others = vectors[np.sort(chosen[:count])], vectors[np.sort(chosen[-500:])]
-    aside = random.standard_normal((len(rows), len(others)), dtype=np.float32) @ others
-    aside -= np.sum(aside * rows, axis=1, keepdims=True) * rows
-    return unit(CLOSENESS * rows + np.float32(np.sqrt(1 - CLOSENESS**2)) * unit(aside))
 
 
 def nearest(vectors: Matrix, questions: Matrix, k: int) -> NDArray[np.int64]:
