@@ -100,9 +100,9 @@ def test_test_rows_carry_their_functions_and_the_scorers_read_them(data: Path) -
 
     right, wrong = asked.answers[0], '{"name": "call_nobody", "arguments": {}}'
     judge = scorers({kind: ScorerSettings(kind=kind) for kind in ("tool_call", "arguments", "valid_call")})  # type: ignore[arg-type]
-    assert [judge[kind](asked, right) for kind in judge] == [1, 1, 1]
-    assert [judge[kind](asked, wrong) for kind in judge] == [0, 0, 0]
-    assert judge["valid_call"](asked, '{"name": "get_weather", "arguments": {"location": ["Rome"]}}') == 1
+    assert [judge[kind](asked, right, ()) for kind in judge] == [1, 1, 1]
+    assert [judge[kind](asked, wrong, ()) for kind in judge] == [0, 0, 0]
+    assert judge["valid_call"](asked, '{"name": "get_weather", "arguments": {"location": ["Rome"]}}', ()) == 1
 
 
 names = st.sampled_from(["GET_CONTACT", "CREATE_CALL", "PLAY_MUSIC"])
