@@ -49,8 +49,8 @@ def embedded(texts: Sequence[str], embed: Embed, unfinished: Path, before: Mappi
     keys = [key(text) for text in texts]
     known = {**_blocks(unfinished), **before}
     new = {one: text for one, text in zip(keys, texts, strict=True) if one not in known}
-    if len(new) < len(texts) and new:
-        logger.info(f"{len(texts) - len(new):,} of {len(texts):,} passages are embedded already")
+    if known and new:
+        logger.info(f"{sum(one in known for one in keys):,} of {len(texts):,} passages are embedded already")
     for names, vectors in _in_blocks(new, embed):
         _keep(unfinished, names, vectors)
         known |= zip(names, vectors, strict=True)
@@ -63,15 +63,17 @@ def _in_blocks(new: Mapping[bytes, str], embed: Embed) -> Iterator[tuple[list[by
 
     names = list(new)
     sample = names[:: max(1, len(names) // SAMPLE)] if len(names) >= WORTH_SAYING else []
-    started = time.perf_counter()
     if sample:
+        embed([new[sample[0]]])  # loads the model, which takes its time once
+        started = time.perf_counter()
         yield sample, embed([new[name] for name in sample])
         a_second = len(sample) / (time.perf_counter() - started)
         minutes = len(names) / a_second / 60
         logger.info(
             f"embedding {len(names):,} passages: about {minutes:.0f} min, at {a_second:.0f} a second in a sample"
         )
-    rest = [name for name in names if name not in set(sample)]
+    sampled = set(sample)
+    rest = [name for name in names if name not in sampled]
     with tqdm(total=len(rest), desc="embedding", unit=" passages", disable=not sys.stderr.isatty()) as bar:
         for block in _batched(rest, BLOCK):
             yield block, embed([new[name] for name in block])
