@@ -130,7 +130,11 @@ def _pieces(sources: Sequence[Document], settings: BuildSettings) -> Iterator[Pi
 
 def _inputs(sources: Sequence[Document], index: Path, settings: BuildSettings, folder: Path) -> Inputs:
     """An embedder of the user's own is named by the way to it from the index, so that both can be moved together."""
-    named = settings if settings.embedder == PACKAGED else replace(settings, embedder=os.path.relpath(folder, index))
+    named = (
+        settings
+        if settings.embedder == PACKAGED
+        else replace(settings, embedder=os.path.relpath(folder, index.resolve()))
+    )
     return Inputs(corpus_sha256=_corpus_hash(sources), settings=named, embedder_sha256=model_hash(folder))
 
 

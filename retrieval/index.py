@@ -110,7 +110,7 @@ def contents(generation: Path, manifest: Manifest) -> tuple[Passages, Vectors, W
 
 def embedder_folder(index: Path, name: str) -> Path:
     """The folder of an index's embedder, which the index names by the way from itself to there."""
-    return locate(name if name == PACKAGED else str(index / name))
+    return locate(name if name == PACKAGED else str(index.resolve() / name))
 
 
 def _embedder(index: Path, inputs: Inputs) -> Embedder:

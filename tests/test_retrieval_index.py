@@ -210,6 +210,20 @@ def test_a_build_mends_a_damaged_index_of_the_same_inputs(tmp_path: Path, settin
     assert open_index(tmp_path / "index").manifest.documents == 4
 
 
+def test_an_index_and_its_embedder_can_be_moved_together_and_reached_by_a_link(embedder: Path, tmp_path: Path) -> None:
+    copytree(embedder, tmp_path / "old" / "embedders" / "mine")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "indexes").symlink_to(tmp_path / "old" / "indexes")
+    (tmp_path / "old" / "indexes").mkdir()
+    settings = BuildSettings(embedder=str(tmp_path / "old" / "embedders" / "mine"))
+    build(DOCUMENTS[:4], tmp_path / "elsewhere" / "indexes" / "docs", settings)
+
+    linked = open_index(tmp_path / "elsewhere" / "indexes" / "docs")
+    (tmp_path / "old").rename(tmp_path / "new")
+
+    assert linked.manifest == open_index(tmp_path / "new" / "indexes" / "docs").manifest
+
+
 def rewritten(path: Path, folder: Path, manifest: Manifest) -> Path:
     """A copy of the index whose manifest says something else."""
     copytree(path, folder)
