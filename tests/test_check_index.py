@@ -1,4 +1,4 @@
-"""Builds that are killed at random moments, in small; fifty kills of a real build are `python -m scripts.check_index`."""
+"""Builds killed at random moments, in small; fifty kills of a real one are `python -m scripts.check_index`."""
 
 import json
 import subprocess
