@@ -47,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. No index was changed.", file=sys.stderr)
+        print("\nStopped. No index is left half made: each is the old one, or the new one.", file=sys.stderr)
         return 1
     return 0
 

@@ -13,6 +13,15 @@ class RetrievalError(ValueError):
     """Documents, an index or a setting that cannot be used; the message says where and what to do."""
 
 
+def whole(text: str) -> str:
+    """The text with U+FFFD for half of a character (a surrogate alone), which no tokenizer takes and no file holds.
+
+    >>> whole("a fox: \\ud83e")
+    'a fox: �'
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """A source text; `meta` is what its owner says about it (domain, year, answer ...)."""
@@ -72,8 +81,15 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked: the text, the turns before it (oldest first), and what the caller knows besides."""
+    """What is asked: the text, the turns before it (oldest first), and what the caller knows besides.
+
+    JSON that arrives over a network can spell half of a character: it is replaced here, before anything reads it.
+    """
 
     text: str
     history: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", whole(self.text))
+        object.__setattr__(self, "history", tuple(map(whole, self.history)))

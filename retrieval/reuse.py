@@ -20,6 +20,7 @@ import numpy as np
 from retrieval.batch import Vectors as Matrix
 from retrieval.files import flush
 from retrieval.generation import writing
+from retrieval.passage import whole
 
 Write: TypeAlias = Callable[[str], Awaitable[str]]
 """prompt -> text: a model that a caller lends."""
@@ -126,7 +127,7 @@ async def _ask(prompts: Sequence[str], write: Write, log: Path, known: dict[str,
     with bar, file:
 
         async def one(prompt: str) -> None:
-            known[prompt_key(prompt)] = text = (await write(prompt)).strip()
+            known[prompt_key(prompt)] = text = whole((await write(prompt)).strip())
             # A line begins with its end, so that one that a death has torn spoils no other.
             with writing(log):
                 file.write(b"\n" + json.dumps({"key": prompt_key(prompt), "text": text}).encode())
