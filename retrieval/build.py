@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -88,8 +88,11 @@ def build(documents: Iterable[Document], index: Path, settings: BuildSettings, w
         embed = open_embedder(folder, inputs.embedder_sha256).passages
         unfinished = index / UNFINISHED / inputs.embedder_sha256[:12]
         known = last if last and last.manifest.inputs.embedder_sha256 == inputs.embedder_sha256 else None
-        matrix = embedded(texts, embed, unfinished, known.by_text() if known else {})
-        vectors = Vectors.build(matrix, settings.vectors, known.vectors() if known else None)
+        vectors = Vectors.build(
+            embedded(texts, embed, unfinished, known.by_text() if known else {}),
+            settings.vectors,
+            known.vectors() if known else None,
+        )
         words = Words.build(texts, settings.language)
 
         def fill(aside: Path) -> None:
@@ -167,7 +170,7 @@ def _corpus_hash(documents: Iterable[Document]) -> str:
             problems.append(f"document {document.id!r}: there are two of this id; an id names one document")
         seen.add(document.id)
         try:
-            digest.update(json.dumps(asdict(document), sort_keys=True, ensure_ascii=False).encode() + b"\n")
+            digest.update(json.dumps(store.plain(document), sort_keys=True, ensure_ascii=False).encode() + b"\n")
         except UnicodeEncodeError as error:
             half = error.object[error.start]
             problems.append(
