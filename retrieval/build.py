@@ -17,6 +17,7 @@ import numpy as np
 from retrieval import store
 from retrieval.batch import Vectors as Matrix
 from retrieval.chunking import passages
+from retrieval.corpus import shortened
 from retrieval.embed import PACKAGED, locate, open_embedder
 from retrieval.files import model_hash, read_jsonl, write_jsonl
 from retrieval.generation import alone, current, in_use, publish
@@ -34,8 +35,6 @@ WRITTEN: Final = "written.jsonl"
 """What a model wrote, by the hash of what it was asked."""
 UNFINISHED: Final = ".unfinished"
 """What a build has computed so far: it outlives a death, and not the build's success."""
-SHOWN: Final = 20
-"""A corpus with the same mistake in every document is refused with this many sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +176,5 @@ def _corpus_hash(documents: Iterable[Document]) -> str:
                 f"document {document.id!r}: holds {half!r}, half of a character; mend it where it comes from"
             )
     if problems:
-        more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise RetrievalError("\n".join(problems[:SHOWN] + more))
+        raise RetrievalError("\n".join(shortened(problems)))
     return digest.hexdigest()

@@ -89,6 +89,12 @@ def passages_for(documents: int, passages: Passages) -> int:
     return documents * int(np.bincount(passages.owners).max())
 
 
+def holds_relevant(index: Index, topics: Sequence[Topic]) -> bool:
+    """Whether any document that is marked as relevant is in the index."""
+    known = {document.id for document in index.passages.each_document()}
+    return any(known & topic.grades.keys() for topic in topics)
+
+
 def measure(
     retrievers: Mapping[str, RetrieverSettings], topics: Sequence[Topic], hands: Hands = NO_HANDS
 ) -> dict[str, list[Asked]]:
@@ -150,8 +156,7 @@ def _forget(settings: RetrieverSettings) -> None:
 
 
 def _check_corpus(name: str, index: Index, topics: Sequence[Topic]) -> None:
-    known = {document.id for document in index.passages.each_document()}
-    if not any(known & topic.grades.keys() for topic in topics):
+    if not holds_relevant(index, topics):
         raise RetrievalError(
             f"{name}: its index holds no document that is marked as relevant; was it built from another corpus? "
             "Where it is meant to be, name the retrievers to measure with --only."

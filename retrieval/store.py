@@ -9,7 +9,7 @@ Read where they lie, a passage when it is asked for. Knows nothing of how passag
 
 import json
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -86,6 +86,11 @@ class Passages(Sequence[Passage]):
     def each_document(self) -> Iterator[Document]:
         """All documents in order, each read once and not kept."""
         return map(self._document_at, range(self.documents))
+
+    @cached_property
+    def metas(self) -> tuple[Mapping[str, Any], ...]:
+        """What each document says of itself: read once, because every new filter asks all of them."""
+        return tuple(document.meta for document in self.each_document())
 
     def document(self, name: str) -> Document:
         """The document of this id; KeyError when there is none."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from retrieval.comparison import p_text
 from retrieval.index import Index
-from retrieval.measure import passages_for
+from retrieval.measure import holds_relevant, passages_for
 from retrieval.metrics import judged
 from retrieval.passage import RetrievalError
 from retrieval.ranking import Ranking, Scores, convex, fuse
@@ -60,12 +60,16 @@ class Tuned:
     differences: Mapping[str, Difference]
     """Way without a weight -> how much higher the cross-fitted one is."""
 
+    @property
+    def p_holm(self) -> dict[str, float]:
+        """Way without a weight -> p, corrected for all of them."""
+        return dict(zip(self.differences, holm([one.p for one in self.differences.values()]), strict=True))
+
 
 def tune(index: Index, topics: Sequence[Topic], count: int) -> Tuned:
     """Choose the weight of hybrid search over this index; FileError when there are too few topics for so many folds."""
     parts = folds(topics, count)
-    known = {document.id for document in index.passages.each_document()}
-    if not any(known & topic.grades.keys() for topic in topics):
+    if not holds_relevant(index, topics):
         raise RetrievalError(
             "the index holds no document that is marked as relevant; was it built from another corpus?"
         )
@@ -101,11 +105,10 @@ def lines_of(tuned: Tuned) -> Iterator[str]:
     yield f"{tuned.questions} queries".ljust(24) + f"{METRIC}     95% interval"
     for way, estimate in tuned.means.items():
         yield way.ljust(24) + f"{estimate.value:.4f}      {estimate.low:.4f} to {estimate.high:.4f}"
-    corrected = dict(zip(tuned.differences, holm([one.p for one in tuned.differences.values()]), strict=True))
     yield f"{FITTED}, against".ljust(34) + "difference      95% interval   p (Holm)  better  worse"
     for way, one in tuned.differences.items():
         interval = f"{one.estimate.low:+.4f} to {one.estimate.high:+.4f}"
-        value, p = f"{one.estimate.value:+.4f}", p_text(corrected[way])
+        value, p = f"{one.estimate.value:+.4f}", p_text(tuned.p_holm[way])
         yield f"{way:34}{value:>10}{interval:>20}{p:>11}{one.gained:8}{one.lost:7}"
     each = " ".join(f"{weight:.2f}" for weight in tuned.chosen)
     yield f"Chosen fold by fold, each on the others: {each}."
@@ -121,9 +124,8 @@ def lines_of(tuned: Tuned) -> Iterator[str]:
 
 def plain(tuned: Tuned) -> dict[str, Any]:
     """The same for programs."""
-    corrected = dict(zip(tuned.differences, holm([one.p for one in tuned.differences.values()]), strict=True))
     differences = {
-        way: known({**asdict(one.estimate), "p": one.p, "p_holm": corrected[way]})
+        way: known({**asdict(one.estimate), "p": one.p, "p_holm": tuned.p_holm[way]})
         for way, one in tuned.differences.items()
     }
     return {

@@ -159,7 +159,6 @@ def _nearest(scores: Matrix, k: int) -> Ranking:
 
 def _regrouped(matrix: Matrix, like: Vectors | None) -> Any:
     """An empty index with the groups of another; None when that has none, or too many or too few for so many rows."""
-
     if like is None or like.kind != "ivf" or not len(like) / ALIKE < len(matrix) < len(like) * ALIKE:
         return None
     theirs = like._index.quantizer
@@ -172,7 +171,6 @@ def _regrouped(matrix: Matrix, like: Vectors | None) -> Any:
 
 def _grouped(matrix: Matrix) -> Any:
     """An empty index of about 4 sqrt(n) groups, each with a centre that k-means has found."""
-
     rows, width = matrix.shape
     groups = max(1, min(round(4 * math.sqrt(rows)), rows // POINTS))
     index = _empty(width, groups)
