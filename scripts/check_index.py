@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from threading import RLock
 from typing import Any, Final
 
 # What a build imports is here already: it takes longer than a build of three hundred documents.
@@ -39,7 +38,7 @@ from retrieval.index import VECTORS, open_index
 from retrieval.manifest import BuildSettings, Manifest
 from retrieval.passage import Passage, RetrievalError
 from retrieval.reuse import key
-from scripts.check_resume import wait
+from scripts.check_resume import draw_alone, wait
 
 CORPUS: Final = Path(__file__).resolve().parents[1] / "out" / "demo" / "world" / "corpus.jsonl"
 BLOCK: Final = 16
@@ -221,9 +220,7 @@ def forked(action: Callable[[], None]) -> int:
 
 
 def main() -> None:
-    # Its usual lock is shared by all forks, and stays locked when one is killed while it draws; so is its thread's.
-    tqdm.set_lock(RLock())
-    tqdm.monitor_interval = 0
+    draw_alone()
     parser = Parser(description=__doc__, epilog="example: python -m scripts.check_index --kills 50")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="documents (default: the demo's)")

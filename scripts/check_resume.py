@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from threading import RLock
 
 from safetensors import safe_open
 from tqdm import tqdm
@@ -85,6 +86,12 @@ def start(arguments: Sequence[str]) -> int:
     os._exit(train_lora(arguments))
 
 
+def draw_alone() -> None:
+    """tqdm's usual lock is shared by all forks, and stays locked when one is killed while it draws."""
+    tqdm.set_lock(RLock())
+    tqdm.monitor_interval = 0
+
+
 def wait(child: int, seconds: float | None = None) -> int | None:
     """Its exit code, or None if it still runs after so many seconds."""
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -106,6 +113,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.data.is_file():
         sys.exit(f"{options.data}: there is no such file; `make demo` writes the demo's, or give --data FILE")
+    draw_alone()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "chats.jsonl"
