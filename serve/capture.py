@@ -23,6 +23,8 @@ from serve.chat import ServeError
 from serve.exchange import Exchange
 from serve.wire import Refusal
 
+COMPLETION: Final = "chatcmpl-"
+"""What the id of an answer has before the id of its request."""
 MOST_IDS: Final = 100_000
 """Chats that feedback may still be about, the latest: about 15 MB of ids."""
 TAIL_BYTES: Final = 64 << 20
@@ -39,7 +41,7 @@ class Feedback:
     """The body of `POST /v1/feedback`: what a person says of an answer. What is said later counts, key by key."""
 
     id: str
-    """The answer's, as in its `id`."""
+    """The answer's `id`, or the request's."""
     rating: Rating | None = None
     comment: Prose = ""
     correction: Prose = ""
@@ -91,9 +93,9 @@ class Capture:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: Final = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-            os.fchmod(self._file, 0o600)  # it may have been made by other means
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._resume()
+            os.fchmod(self._file, 0o600)  # it may have been made by other means
         except BlockingIOError:
             raise ServeError(
                 f"{path}: another gateway captures to this file; give each a `capture:` of its own"
@@ -125,11 +127,12 @@ class Capture:
 
     def hear(self, feedback: Feedback) -> None:
         """Keep what a person says of a chat; Refusal when it was never kept, or this cannot be."""
-        if feedback.id not in self._ids:
+        name = feedback.id.removeprefix(COMPLETION)
+        if name not in self._ids:
             raise Refusal(404, f"there is no captured chat {feedback.id!r}; its answer's `id` is meant", param="id")
         said = {key: value for key, value in asdict(feedback).items() if key != "id" and value}
         try:
-            self._append({"id": feedback.id, "feedback": said})
+            self._append({"id": name, "feedback": said})
         except OSError as error:
             raise Refusal(503, f"the feedback could not be kept ({error.strerror}); try again later") from None
 

@@ -10,7 +10,7 @@ from serve.exchange import Exchange
 HIT: Final = Hit(Passage("varn", "Varn", "Mira Tall founded Varn in 1891.", 0, 31), 0.5, 1)
 
 ANSWERED: Final = Exchange(
-    id="chatcmpl-1",
+    id="r1",
     at=1_764_000_000.25,
     route="chat",
     combination="house:hybrid:instructed",

@@ -39,8 +39,8 @@ def test_what_was_said_is_read_again_as_it_was(texts: list[tuple[str, str, str]]
 def test_later_feedback_counts_key_by_key(tmp_path: Path) -> None:
     with Capture(tmp_path / "chats.jsonl") as kept:
         kept.observe(answered())
-        kept.hear(Feedback(id="chatcmpl-1", rating="up", correction="Mira Tall"))
-        kept.hear(Feedback(id="chatcmpl-1", rating="down"))
+        kept.hear(Feedback(id="chatcmpl-r1", rating="up", correction="Mira Tall"))
+        kept.hear(Feedback(id="r1", rating="down"))
 
     (chat,) = read_captured(tmp_path / "chats.jsonl")
 
@@ -65,7 +65,7 @@ def test_only_chats_that_were_answered_whole_are_kept(left_out: object, tmp_path
         kept.observe(left_out)  # type: ignore[arg-type]
 
         with pytest.raises(Refusal, match="no captured chat"):
-            kept.hear(Feedback(id="chatcmpl-1", rating="up"))
+            kept.hear(Feedback(id="r1", rating="up"))
 
     assert (tmp_path / "chats.jsonl").read_bytes() == b""
 

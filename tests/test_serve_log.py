@@ -23,7 +23,7 @@ def test_a_request_is_one_line_with_what_a_keeper_needs() -> None:
     assert "\n" not in said
     assert json.loads(said) == {
         "at": "2025-11-24T16:00:00.250+00:00",
-        "id": "chatcmpl-1",
+        "id": "r1",
         "route": "chat",
         "combination": "house:hybrid:instructed",
         "key": "support",
