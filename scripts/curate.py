@@ -178,14 +178,14 @@ def _candidates(talks: Sequence[Talk], made: Curated) -> list[Row]:
             made.left_out.append(
                 talk.dropped("no question by itself: a test set holds neither turns before it nor a system message")
             )
-    for first, *others in found.values():
-        made.left_out += [one.dropped(f"asked again: its answer is with candidate {first.chat.id}") for one in others]
-    return [asdict(_candidate(group)) for group in found.values()]
+    alike = [sorted(talks, key=lambda talk: not talk.chat.correction) for talks in found.values()]
+    for best, *others in alike:
+        made.left_out += [one.dropped(f"asked again: its answer is with candidate {best.chat.id}") for one in others]
+    return [asdict(_candidate(talks)) for talks in alike]
 
 
 def _candidate(talks: Sequence[Talk]) -> Example:
-    """Corrections first. Evidence is what the best answer cites, or else all that it was shown, unless corrected."""
-    talks = sorted(talks, key=lambda talk: not talk.chat.correction)
+    """The best answer first; evidence is what it cites, or else all that it was shown, unless it is a correction."""
     best, shown = talks[0], passages(talks[0].chat.sources)
     cited = [hit for n, hit in enumerate(shown, start=1) if n in cited_in(best.answer)]
     evidence = cited or ([] if best.chat.correction else shown)
