@@ -1,23 +1,24 @@
 """`python -m serve up STACK | models | ask ID QUESTION`. Knows the other files' names and nothing of their work."""
 
 import argparse
-import asyncio
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import uvloop
 
 from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from serve.chat import ServeError
 from serve.engine import Engine
-from serve.gateway import listen, serve
 from serve.opened import open_all
 from serve.pipeline import Pipeline
+from serve.running import listen, serve
 from serve.stack import Stack
+from serve.upstream import Patience
 
 URL: Final = "http://127.0.0.1:8000/v1"
 
@@ -45,8 +46,16 @@ def up(path: Path, port: int) -> None:
     stack = Stack.load(path)
     listener = listen(port)
     open_all(stack)
+    limits = stack.gateway
+    patience = Patience(
+        connect=2.0,
+        first=limits.first_token_seconds,
+        idle=limits.idle_seconds,
+        whole=limits.total_seconds,
+        back_off=(0.0,),
+    )
     with suppress(KeyboardInterrupt), nullcontext() if stack.url else Engine(stack) as engine:
-        asyncio.run(serve(Pipeline(stack, engine.transport if engine else None), listener))
+        uvloop.run(serve(Pipeline(stack, engine.server if engine else None, patience), listener))
 
 
 def models(url: str) -> list[str]:
