@@ -122,8 +122,8 @@ def make(plan: Plan) -> Made:
     lesson = ask(plan.teacher, plan.settings.out.with_suffix(".teacher"))
     dropped = (*plan.leaked, *lesson.dropped)
     if not lesson.kept:
-        reasons = _reasons(lesson.dropped)
-        raise RunError(f"{lesson.combination}: none of {len(task.examples)} answers can be kept ({reasons})")
+        why = reasons(lesson.dropped)
+        raise RunError(f"{lesson.combination}: none of {len(task.examples)} answers can be kept ({why})")
     good = replace(task, examples=tuple(one for one in task.examples if one.id in lesson.kept))
     rows = asyncio.run(render(replace(plan.asking, task=good), lesson.target))
     for row in rows:
@@ -198,10 +198,11 @@ def _write(made: Made, out: Path) -> Iterator[str]:
     yield from made.said
     if made.dropped:
         write_jsonl(listing, map(asdict, made.dropped))
-        yield f"no row for {len(made.dropped):,} examples ({_reasons(made.dropped)}), each listed in {listing}"
+        yield f"no row for {len(made.dropped):,} examples ({reasons(made.dropped)}), each listed in {listing}"
 
 
-def _reasons(dropped: Sequence[Dropped]) -> str:
+def reasons(dropped: Sequence[Dropped]) -> str:
+    """How many were left out for each kind of reason, which is what stands before its first colon."""
     kinds = Counter(one.why.partition(":")[0] for one in dropped)
     return "; ".join(f"{count:,} {why}" for why, count in kinds.most_common())
 

@@ -1,0 +1,225 @@
+"""`capture: FILE` of a stack: chats and what people said of them, kept for `scripts.curate`; off unless it is named.
+
+One JSON object a line, whole lines only, readable by its owner alone. A chat's sources are kept with their texts: an
+index is built again, and what the model was shown would be lost. Knows nothing of HTTP, but for the shape of feedback.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from retrieval.files import STRICT, FileError, read_jsonl
+from retrieval.passage import Hit, Passage
+from serve.chat import ServeError
+from serve.exchange import Exchange
+from serve.wire import Refusal
+
+COMPLETION: Final = "chatcmpl-"
+"""What the id of an answer has before the id of its request."""
+MOST_IDS: Final = 100_000
+"""Chats that feedback may still be about, the latest: about 15 MB of ids."""
+TAIL_BYTES: Final = 64 << 20
+"""So much of the file's end is read for ids after a restart."""
+
+_logger = logging.getLogger(__name__)
+
+Prose = Annotated[str, Field(max_length=20_000)]
+Rating = Literal["up", "down"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """The body of `POST /v1/feedback`: what a person says of an answer. What is said later counts, key by key."""
+
+    id: str
+    """The answer's `id`, or the request's."""
+    rating: Rating | None = None
+    comment: Prose = ""
+    correction: Prose = ""
+    """What should have been answered."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def __post_init__(self) -> None:
+        if not (self.rating or self.comment.strip() or self.correction.strip()):
+            raise ValueError("give a rating (`up` or `down`), a comment or a correction")
+
+    @classmethod
+    def parse(cls, body: bytes) -> "Feedback":
+        """Raises Refusal, which names every field that is wrong."""
+        try:
+            return _FEEDBACK.validate_json(body)
+        except ValidationError as error:
+            wrong = {".".join(map(str, problem["loc"])): problem["msg"] for problem in error.errors()}
+            said = "; ".join(f"{name}: {what}" if name else what for name, what in wrong.items())
+            raise Refusal(400, said, param=next(iter(wrong)) or None) from None
+
+
+_FEEDBACK: Final = TypeAdapter(Feedback)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """A chat as it was kept, with what was said of it since."""
+
+    id: str
+    at: float
+    combination: str
+    messages: tuple[Mapping[str, Any], ...]
+    text: str
+    sources: tuple[Hit, ...]
+    finish_reason: str
+    rating: Rating | None = None
+    correction: str = ""
+
+
+class Capture:
+    """An open file of chats. One gateway writes it; closing lets another have it."""
+
+    def __init__(self, path: Path) -> None:
+        """ServeError when the file cannot be written, or another gateway writes it."""
+        self._path: Final = path
+        self._lost = 0
+        self._ids: Final[OrderedDict[str, None]] = OrderedDict()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: Final = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._resume()
+            os.fchmod(self._file, 0o600)  # it may have been made by other means
+        except BlockingIOError:
+            raise ServeError(
+                f"{path}: another gateway captures to this file; give each a `capture:` of its own"
+            ) from None
+        except OSError as error:
+            raise ServeError(f"{path}: chats cannot be kept here ({error.strerror}); name another `capture:`") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        os.close(self._file)
+
+    def observe(self, exchange: Exchange) -> None:
+        """Keep a chat that was answered whole. Never raises: a full disk is no reason to answer nobody."""
+        if exchange.route != "chat" or exchange.status != 200:
+            return
+        try:
+            self._append(row(exchange))
+        except OSError as error:
+            self._lost += 1
+            if self._lost == 1:
+                _logger.error("%s: chats are no longer kept (%s); answers go on", self._path, error.strerror)
+            return
+        self._know(exchange.id)
+        if self._lost:
+            _logger.warning("%s: chats are kept again; %d were lost", self._path, self._lost)
+            self._lost = 0
+
+    def hear(self, feedback: Feedback) -> None:
+        """Keep what a person says of a chat; Refusal when it was never kept, or this cannot be."""
+        name = feedback.id.removeprefix(COMPLETION)
+        if name not in self._ids:
+            raise Refusal(404, f"there is no captured chat {feedback.id!r}; its answer's `id` is meant", param="id")
+        said = {key: value for key, value in asdict(feedback).items() if key != "id" and value}
+        try:
+            self._append({"id": name, "feedback": said})
+        except OSError as error:
+            raise Refusal(503, f"the feedback could not be kept ({error.strerror}); try again later") from None
+
+    def _append(self, kept: Mapping[str, Any]) -> None:
+        """A whole line, or nothing and an OSError."""
+        line = (json.dumps(kept, ensure_ascii=False, default=str) + "\n").encode("utf-8", "replace")
+        before = os.fstat(self._file).st_size
+        written = os.write(self._file, line)
+        if written < len(line):  # a disk that is nearly full takes a part
+            os.ftruncate(self._file, before)
+            raise OSError(0, "the disk is full")
+
+    def _know(self, name: str) -> None:
+        self._ids[name] = None
+        if len(self._ids) > MOST_IDS:
+            self._ids.popitem(last=False)
+
+    def _resume(self) -> None:
+        """The latest ids of the file; half a line at its end, left by a power cut, goes."""
+        size = os.fstat(self._file).st_size
+        start = max(0, size - TAIL_BYTES)
+        tail = os.pread(self._file, size - start, start)
+        whole = tail.rfind(b"\n") + 1
+        if half := tail[whole:]:
+            if not (_BEGINS.startswith(half) or half.startswith(_BEGINS)):
+                raise ServeError(f"{self._path}: ends with what is no captured chat; name another file as `capture:`")
+            os.ftruncate(self._file, start + whole)
+            _logger.warning("%s: its last line was broken off and is removed", self._path)
+        for found in _CHAT.finditer(tail, 0, whole):
+            self._know(json.loads(found[1]))
+
+
+_BEGINS: Final = b'{"id": "'
+_CHAT: Final = re.compile(rb'^\{"id": ("(?:[^"\\]|\\.)*"), "at": ', re.MULTILINE)
+"""The beginning of a chat's line, as `row` writes it."""
+
+
+def row(exchange: Exchange) -> dict[str, Any]:
+    """A chat as a line of the file; without keys, `key` is left out."""
+    return {
+        "id": exchange.id,
+        "at": exchange.at,
+        "combination": exchange.combination,
+        **({"key": exchange.key} if exchange.key else {}),
+        "messages": list(exchange.messages),
+        "text": exchange.text,
+        "sources": [{**asdict(hit.passage), "score": hit.score} for hit in exchange.sources],
+        "usage": asdict(exchange.usage),
+        "finish_reason": exchange.finish_reason,
+        "sampling": dict(exchange.sampling),
+    }
+
+
+def read_captured(path: Path) -> tuple[Captured, ...]:
+    """Every chat of the file, with its feedback. FileError has every line that is neither."""
+    chats: dict[str, Captured] = {}
+    wrong: list[str] = []
+    for number, kept in read_jsonl(path):
+        try:
+            if "feedback" not in kept:
+                chats[kept["id"]] = _chat(kept)
+            elif kept["id"] in chats:
+                chats[kept["id"]] = _heard(chats[kept["id"]], kept["feedback"])
+        except (KeyError, TypeError, ValueError):
+            wrong.append(f"{path}:{number}: is neither a captured chat nor feedback on one; remove the line")
+    if wrong or not chats:
+        raise FileError("\n".join(wrong) or f"{path}:1: has no chats; ask something while `capture:` names it")
+    return tuple(chats.values())
+
+
+def _chat(kept: Mapping[str, Any]) -> Captured:
+    return Captured(
+        id=str(kept["id"]),
+        at=float(kept["at"]),
+        combination=str(kept["combination"]),
+        messages=tuple(dict(message) for message in kept["messages"]),
+        text=str(kept["text"]),
+        sources=tuple(_hits(kept["sources"])),
+        finish_reason=str(kept["finish_reason"]),
+    )
+
+
+def _hits(sources: Sequence[Mapping[str, Any]]) -> Iterator[Hit]:
+    for rank, source in enumerate(sources, start=1):
+        passage = {key: value for key, value in source.items() if key != "score"}
+        yield Hit(Passage(**passage), source["score"], rank)
+
+
+def _heard(chat: Captured, said: Mapping[str, Any]) -> Captured:
+    return replace(chat, rating=said.get("rating") or chat.rating, correction=said.get("correction") or chat.correction)
