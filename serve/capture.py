@@ -19,9 +19,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from retrieval.files import STRICT, FileError, read_jsonl
 from retrieval.passage import Hit, Passage
+from serve.asked import Refusal
 from serve.chat import ServeError
 from serve.exchange import Exchange
-from serve.wire import Refusal
 
 COMPLETION: Final = "chatcmpl-"
 """What the id of an answer has before the id of its request."""

@@ -43,10 +43,8 @@ _logger = logging.getLogger(__name__)
 class Gateway:
     """An open pipeline, what it may take on, and who is told of what it did."""
 
-    def __init__(self, pipeline: Pipeline, state: Callable[[], str] = str, observers: Sequence[Observer] = ()) -> None:
-        """`state` says why nothing can be answered now, and nothing when all is well."""
+    def __init__(self, pipeline: Pipeline, observers: Sequence[Observer] = ()) -> None:
         self.pipeline: Final = pipeline
-        self.state: Final = state
         self.settings: Final = pipeline.stack.gateway
         self.admission: Final = Admission(self.settings)
         self.started: Final = int(time.time())
@@ -85,7 +83,7 @@ def application(gateway: Gateway, extra: Sequence[BaseRoute] = ()) -> Starlette:
 
     async def ready(_: Request) -> Response:
         """A question would be answered."""
-        why = gateway.state() or ("" if await gateway.pipeline.healthy() else "the engine does not answer")
+        why = "" if await gateway.pipeline.healthy() else "the engine does not answer"
         return JSONResponse({"status": why or "ok"}, 503 if why else 200)
 
     return Starlette(
@@ -135,8 +133,6 @@ class _Endpoint(Generic[T]):
             self.gateway.tell(visit.ended(status, error))
 
     async def _admitted(self, asked: T, visit: Visit, reply: Reply) -> None:
-        if why := self.gateway.state():
-            raise Refusal(503, why, after=SOON)
         async with (
             asyncio.timeout(self.gateway.settings.total_seconds),
             self.gateway.admission.admitted(visit.key) as visit.queue_seconds,

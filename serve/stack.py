@@ -63,8 +63,6 @@ class Stack:
     sampling: Sampling = field(default_factory=Sampling)
     aliases: dict[Name, str] = field(default_factory=dict)
     """Other names of combinations at the gateway: `support: house:hybrid:instructed`."""
-    adapter_folder: Path | None = None
-    """Adapters in this folder may be added while the gateway runs (`python -m serve add NAME`)."""
     capture: Path | None = None
     """A file that keeps the gateway's chats, with sources and feedback; without it nothing is kept."""
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
@@ -163,7 +161,6 @@ def _resolved(stack: Stack, path: Path) -> Stack:
         adapters={name: (here / folder).resolve() for name, folder in stack.adapters.items()},
         retrievers={name: one.under(here) for name, one in stack.retrievers.items()},
         strategies={name: _with_path(one, here) for name, one in stack.strategies.items()},
-        adapter_folder=_under(here, stack.adapter_folder),
         capture=_under(here, stack.capture),
         gateway=replace(stack.gateway, keys=_under(here, stack.gateway.keys)),
         file=path,
