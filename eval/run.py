@@ -69,8 +69,8 @@ def _ask_all(grid: Grid, results: Results, jobs: list[Job], folder: Path) -> Non
         records = stay.enter_context(Journal(folder / "records.jsonl"))
         failures = stay.enter_context(Journal(folder / "failures.jsonl"))
         # Outside the event loop: starting takes a minute, and Ctrl-C should end it at once.
-        transport = None if stack.url else stay.enter_context(Engine(stack)).transport
-        desk = _Desk(grid, results, Pipeline(stack, transport), records, failures)
+        server = None if stack.url else stay.enter_context(Engine(stack)).server
+        desk = _Desk(grid, results, Pipeline(stack, server), records, failures)
         asyncio.run(desk.serve(jobs))
 
 

@@ -13,13 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import httpx
 from tqdm.asyncio import tqdm
 
-from serve.chat import ServeError
 from serve.engine import Engine
 from serve.stack import EngineSettings, Stack
-from serve.upstream import connect
+from serve.upstream import Line
 from train.base import read_config, read_json
 from train.chat import Chat
 from train.door import TrainError
@@ -136,28 +134,29 @@ def hear(model: Path, adapters: Mapping[str, Path], dtype: Dtype, questions: Seq
     stack = Stack(model=str(model.resolve()), adapters=dict(adapters), strategies={}, engine=settings)
 
     async def everybody(engine: Engine) -> list[list[Account]]:
-        async with connect(None, engine.transport) as http:
-            return [await ask(http, name, questions) for name in (stack.model, *adapters)]
+        async with Line(engine.server) as line:
+            names = [stack.model, *(engine.server.names.get(name, name) for name in adapters)]
+            return [await ask(line, name, questions) for name in names]
 
     with Engine(stack) as engine:
         return asyncio.run(everybody(engine))
 
 
-async def ask(http: httpx.AsyncClient, model: str, questions: Sequence[Question]) -> list[Account]:
+async def ask(line: Line, model: str, questions: Sequence[Question]) -> list[Account]:
     """The server's account of each question."""
-    asking = (_ask(http, model, question) for question in questions)
+    asking = (_ask(line, model, question) for question in questions)
     return await tqdm.gather(*asking, desc=f"asking {Path(model).name}", unit="prompt", disable=None)
 
 
-async def _ask(http: httpx.AsyncClient, model: str, question: Question) -> Account:
+async def _ask(line: Line, model: str, question: Question) -> Account:
     greedy = {"model": model, "temperature": 0.0}
     said = await _post(
-        http,
+        line,
         "chat/completions",
         {**greedy, **question.body, "max_tokens": ANSWER_TOKENS, "return_token_ids": True},
     )
     whole = [*question.prompt, *question.gold]
-    read = await _post(http, "completions", {**greedy, "prompt": whole, "max_tokens": 1, "prompt_logprobs": 0})
+    read = await _post(line, "completions", {**greedy, "prompt": whole, "max_tokens": 1, "prompt_logprobs": 0})
     scores = read["choices"][0]["prompt_logprobs"][len(question.prompt) :]
     return Account(
         prompt=tuple(said["prompt_token_ids"]),
@@ -166,11 +165,9 @@ async def _ask(http: httpx.AsyncClient, model: str, question: Question) -> Accou
     )
 
 
-async def _post(http: httpx.AsyncClient, route: str, body: Mapping[str, Any]) -> Any:
-    response = await http.post(route, json=body)
-    if not response.is_success:
-        raise ServeError(f"the engine refuses {route}: {response.text[:300]}")
-    return response.json()
+async def _post(line: Line, route: str, body: Mapping[str, Any]) -> Any:
+    response = await line.send(route, body)
+    return await response.json()
 
 
 # The training code ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from rich.table import Table
 
@@ -26,6 +26,12 @@ OURS: Final = "fulcrum"
 
 Column = tuple[str, str, int]
 """The step it comes from, the name of the figure, its digits."""
+
+
+class Given(Protocol):
+    """What all contestants are given: what says the same is the same work."""
+
+    def plain(self) -> Row: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,12 +168,12 @@ def _table(title: str, columns: dict[str, Column], rows: Sequence[Row], star: st
 # A file of everything that was measured -------------------------------------------------------------------------------
 
 
-def remembered(file: Path | None, work: Work) -> list[Row]:
+def remembered(file: Path | None, work: Given) -> list[Row]:
     """The rows that a file has of the same work on a machine of the same kind."""
     return [row for one in _held(file) if _same(one, work) for row in one["rows"]]
 
 
-def remember(file: Path | None, work: Work, rows: Sequence[Row]) -> None:
+def remember(file: Path | None, work: Given, rows: Sequence[Row]) -> None:
     """Put these rows in the place of those that the file has of the same work."""
     if file is None:
         return
@@ -187,5 +193,5 @@ def _held(file: Path | None) -> list[Row]:
     return held
 
 
-def _same(one: Row, work: Work) -> bool:
+def _same(one: Row, work: Given) -> bool:
     return bool(one["work"] == work.plain() and one["machine"] == machine())

@@ -1,22 +1,24 @@
 """`python -m serve up STACK | models | ask ID QUESTION`. Knows the other files' names and nothing of their work."""
 
 import argparse
-import asyncio
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import uvloop
 
 from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from serve.chat import ServeError
+from serve.combination import NAME
 from serve.engine import Engine
-from serve.gateway import listen, serve
+from serve.keys import Keys, new_key
 from serve.opened import open_all
 from serve.pipeline import Pipeline
+from serve.running import listen, patience, serve
 from serve.stack import Stack
 
 URL: Final = "http://127.0.0.1:8000/v1"
@@ -29,7 +31,11 @@ def main() -> int:
     try:
         match args.command:
             case "up":
-                up(args.stack, args.port)
+                up(args.stack, args.port, args.metrics)
+            case "key":
+                key, line = new_key(args.name)
+                print(line)
+                print(f"the key of {args.name}, shown this once: {key}", file=sys.stderr)
             case "models":
                 print(*models(args.url), sep="\n")
             case "ask":
@@ -40,13 +46,16 @@ def main() -> int:
     return 0
 
 
-def up(path: Path, port: int) -> None:
+def up(path: Path, port: int, metrics: int | None) -> None:
     """Serve a stack until told to stop; what can be refused is refused before the engine is started."""
     stack = Stack.load(path)
-    listener = listen(port)
+    listener, measured = listen(port), None if metrics is None else listen(metrics)
     open_all(stack)
+    if stack.gateway.keys:
+        Keys.load(stack.gateway.keys)
     with suppress(KeyboardInterrupt), nullcontext() if stack.url else Engine(stack) as engine:
-        asyncio.run(serve(Pipeline(stack, engine.transport if engine else None), listener))
+        server = engine.server if engine else None
+        uvloop.run(serve(Pipeline(stack, server, patience(stack.gateway)), listener, measured))
 
 
 def models(url: str) -> list[str]:
@@ -85,6 +94,13 @@ def _arguments() -> argparse.Namespace:
     start.add_argument(
         "--port", type=int, default=8000, help="of the gateway, on this machine only (default: %(default)s)"
     )
+    start.add_argument(
+        "--metrics", type=int, metavar="PORT", help="where Prometheus reads /metrics, on this machine only"
+    )
+    making = _described(
+        commands.add_parser("key", help="make an API key; its line goes into the stack's file"), "key ann"
+    )
+    making.add_argument("name", type=_name, help="whose key it is")
     listing = _described(commands.add_parser("models", help="list the combinations on offer"), "models")
     asking = _described(commands.add_parser("ask", help="one question, one way"), f'ask base:none:direct "{_QUESTION}"')
     asking.add_argument("id", help="adapter:retriever:strategy")
@@ -92,6 +108,12 @@ def _arguments() -> argparse.Namespace:
     for command in (listing, asking):
         command.add_argument("--url", default=URL, help="of the gateway (default: %(default)s)")
     return parser.parse_args()
+
+
+def _name(text: str) -> str:
+    if NAME.fullmatch(text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not a name: small letters, digits, `.`, `_`, `-`")
 
 
 _QUESTION: Final = "Who founded Varn?"

@@ -11,7 +11,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -19,9 +19,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from retrieval.files import STRICT, FileError, read_jsonl
 from retrieval.passage import Hit, Passage
+from serve.asked import Refusal
 from serve.chat import ServeError
 from serve.exchange import Exchange
-from serve.wire import Refusal
 
 COMPLETION: Final = "chatcmpl-"
 """What the id of an answer has before the id of its request."""
@@ -78,6 +78,7 @@ class Captured:
     text: str
     sources: tuple[Hit, ...]
     finish_reason: str
+    sampling: Mapping[str, Any] = field(default_factory=dict)
     rating: Rating | None = None
     correction: str = ""
 
@@ -225,6 +226,7 @@ def _chat(kept: Mapping[str, Any]) -> Captured:
         text=str(kept["text"]),
         sources=tuple(_hits(kept["sources"])),
         finish_reason=str(kept["finish_reason"]),
+        sampling=dict(kept["sampling"]),
     )
 
 

@@ -3,16 +3,16 @@
 Knows nothing of HTTP, of engines, or of how a prompt is laid out.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import ConfigDict
 
 from retrieval.files import STRICT
-from retrieval.passage import Hit
+from retrieval.passage import Hit, Query
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 class ServeError(RuntimeError):
@@ -29,6 +29,29 @@ class Message:
 
     role: Role
     content: str
+
+    def as_sent(self) -> Mapping[str, Any]:
+        """The turn in OpenAI's API."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTurn(Message):
+    """A turn that calls tools, or what a tool said: it goes to the model as its caller wrote it."""
+
+    written: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_sent(self) -> Mapping[str, Any]:
+        return self.written
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation(Query):
+    """A question among turns that are more than words: `history` has what was said, these have the turns themselves."""
+
+    before: tuple[Message, ...] = ()
+    after: tuple[Message, ...] = ()
+    """Calls that the question has led to so far, and their results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +74,11 @@ class Sampling:
     max_tokens: int = 512
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -64,6 +92,24 @@ class Sampling:
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens is {self.max_tokens}; an answer needs at least 1")
 
+    def as_sent(self) -> dict[str, Any]:
+        """The fields in OpenAI's API; what is not set is left to the server."""
+        values = ((one.name, getattr(self, one.name)) for one in fields(Sampling))
+        return {name: value for name, value in values if value not in (None, ())}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested(Sampling):
+    """One caller's sampling, and what else that caller asks of the server."""
+
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the API: `n`, `logprobs`, `tools`, `response_format` ..."""
+    id: str = ""
+    """The request's, for the server's log."""
+
+    def as_sent(self) -> dict[str, Any]:
+        return {**Sampling.as_sent(self), **self.more}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -73,6 +119,8 @@ class Reply:
     usage: Usage
     finish_reason: str
     seconds: float
+    completion: Mapping[str, Any] | None = None
+    """All that the server said, unless it was heard as a stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +137,10 @@ class Answer:
     seconds: float
     """From the question to the answer, retrieval included."""
     finish_reason: str
+    search_seconds: float = 0.0
+    """The part of them that retrieval took."""
+    completion: Mapping[str, Any] | None = None
+    """All that the server said, where the answer is one reply word for word and no stream."""
 
 
 class Model(Protocol):

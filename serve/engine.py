@@ -23,6 +23,7 @@ from serve import adapters
 from serve.chat import ServeError
 from serve.stack import Stack
 from serve.strategies import read_shots
+from serve.upstream import Server
 
 LOG: Final = Path(__file__).parents[1] / "out" / "engine.log"
 START_SECONDS: Final = 900.0
@@ -35,7 +36,7 @@ class Engine:
     """A vLLM server of our own, for as long as the `with` block lasts:
 
     with Engine(stack) as engine:
-        pipeline = Pipeline(stack, engine.transport)
+        pipeline = Pipeline(stack, engine.server)
 
     It listens on a socket in a folder that only this user can enter, so it needs no port and no key.
     """
@@ -63,9 +64,9 @@ class Engine:
         self._guard.wait()
 
     @property
-    def transport(self) -> httpx.AsyncHTTPTransport:
-        """The way to the server, for one httpx client."""
-        return httpx.AsyncHTTPTransport(uds=str(self._socket), limits=httpx.Limits(max_connections=None))
+    def server(self) -> Server:
+        """Where it is asked."""
+        return Server(socket=self._socket)
 
     @property
     def _socket(self) -> Path:

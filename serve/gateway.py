@@ -5,150 +5,247 @@ Knows nothing of engines, and nothing of how an answer comes about.
 
 import asyncio
 import logging
-import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Final, Generic, TypeVar
 
-import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from retrieval.passage import Hit, RetrievalError
+from retrieval.passage import RetrievalError
+from serve import wire
+from serve.admission import Admission, TurnedAway
+from serve.asked import ChatRequest, CompletionRequest, Refusal, SearchRequest, chosen, read
 from serve.chat import Answer, ServeError, Unavailable
-from serve.pipeline import Piece, Pipeline, probe_adapters
-from serve.wire import ChatRequest, Completion, Refusal, card, event
+from serve.combination import Combination
+from serve.door import Door
+from serve.exchange import Exchange
+from serve.keys import Keys
+from serve.pipeline import Piece, Pipeline
+from serve.upstream import Chunk
+from serve.visit import Gone, Reply, Visit, body_of, unless_gone
 
-REFRESH_SECONDS: Final = 5.0
-"""How often the indexes are looked at: a few bytes each, unless one has a new generation."""
+T = TypeVar("T")
+Observer = Callable[[Exchange], None]
+
+SOON: Final = 2
+"""Seconds after which a caller may try again when the engine is not there."""
 
 _logger = logging.getLogger(__name__)
 
 
-def application(pipeline: Pipeline) -> Starlette:
-    """The routes, over an open pipeline."""
-    combinations = pipeline.stack.combinations
-    cards = {str(one): card(one, int(time.time())) for one in combinations}
+class Gateway:
+    """An open pipeline, what it may take on, and who is told of what it did."""
+
+    def __init__(self, pipeline: Pipeline, observers: Sequence[Observer] = ()) -> None:
+        self.pipeline: Final = pipeline
+        self.settings: Final = pipeline.stack.gateway
+        self.admission: Final = Admission(self.settings)
+        self.started: Final = int(time.time())
+        self._observers = observers
+
+    @property
+    def offered(self) -> Mapping[str, Combination]:
+        return self.pipeline.stack.offered
+
+    def tell(self, exchange: Exchange) -> None:
+        """What an observer cannot do is its own trouble: the answer has been given."""
+        for observer in self._observers:
+            try:
+                observer(exchange)
+            except Exception:
+                _logger.exception("request %s was not noted", exchange.id)
+
+
+def application(gateway: Gateway, extra: Sequence[BaseRoute] = ()) -> Starlette:
+    """The routes, without a door in front of them."""
 
     async def models(_: Request) -> Response:
-        return JSONResponse({"object": "list", "data": list(cards.values())})
+        cards = [wire.card(name, one, gateway.started) for name, one in gateway.offered.items()]
+        return JSONResponse({"object": "list", "data": cards})
 
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in cards:
-            return _refused(Refusal(404, f"the model {name!r} does not exist", param="model", code="model_not_found"))
-        return JSONResponse(cards[name])
-
-    async def completions(request: Request) -> Response:
         try:
-            return await _complete(pipeline, ChatRequest.parse(await request.body()))
-        except (Refusal, ServeError, RetrievalError) as error:
-            return _refused(_refusal(error))
+            return JSONResponse(wire.card(name, chosen(name, gateway.offered), gateway.started))
+        except Refusal as refusal:
+            return JSONResponse(refusal.body, refusal.status)
 
     async def health(_: Request) -> Response:
-        well = await pipeline.healthy()
-        return JSONResponse({"status": "ok" if well else "the engine does not answer"}, 200 if well else 503)
+        """This process answers."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(_: Request) -> Response:
+        """A question would be answered."""
+        why = "" if await gateway.pipeline.healthy() else "the engine does not answer"
+        return JSONResponse({"status": why or "ok"}, 503 if why else 200)
 
     return Starlette(
         routes=[
             Route("/v1/models", models),
             Route("/v1/models/{name}", model),
-            Route("/v1/chat/completions", completions, methods=["POST"]),
+            Route("/v1/chat/completions", _Question(gateway, "chat", ChatRequest), methods=["POST"]),
+            Route("/v1/completions", _Question(gateway, "completions", CompletionRequest), methods=["POST"]),
+            Route("/v1/search", _Search(gateway, "search", SearchRequest), methods=["POST"]),
             Route("/healthz", health),
-        ]
+            Route("/readyz", ready),
+            *extra,
+        ],
+        exception_handlers={HTTPException: _unrouted},
     )
 
 
-def listen(port: int) -> socket.socket:
-    """A loopback socket, bound before anything slow is started."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-    except OSError as error:
-        listener.close()
-        raise ServeError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
-    return listener
+def guarded(app: ASGIApp, gateway: Gateway, hosts: frozenset[str] | None) -> Door:
+    """The routes behind their door; FileError when the stack's keys cannot be read."""
+    file = gateway.settings.keys
+    return Door(app, Keys.load(file) if file else None, hosts)
 
 
-async def serve(pipeline: Pipeline, listener: socket.socket) -> None:
-    """Answer until SIGTERM or SIGINT; then no new questions, and up to 30 s for those under way."""
-    async with pipeline, _refreshed(pipeline):
-        await probe_adapters(pipeline)
-        listener.listen()  # from now on nobody is turned away
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        first = pipeline.stack.combinations[0]
-        _logger.info("%d combinations at %s, for instance:", len(pipeline.stack.combinations), address)
-        _logger.info('python -m serve ask %s "Who are you?" --url %s', first, address)
-        settings = uvicorn.Config(application(pipeline), log_config=None, timeout_graceful_shutdown=30)
-        await uvicorn.Server(settings).serve(sockets=[listener])
+class _Endpoint(Generic[T]):
+    """A route that is asked something: read, let in, answered, and noted, whatever happens on the way."""
 
+    def __init__(self, gateway: Gateway, route: str, kind: type[T]) -> None:
+        self.gateway: Final = gateway
+        self._route: Final = route
+        self._kind: Final = kind
 
-@asynccontextmanager
-async def _refreshed(pipeline: Pipeline) -> AsyncIterator[None]:
-    """Inside, answers come from what was published last, a few seconds late."""
-
-    async def refresh() -> None:
-        while True:
-            await asyncio.sleep(REFRESH_SECONDS)
-            try:
-                await asyncio.to_thread(pipeline.refresh)
-            except Exception:  # ours to mend; what is open goes on answering
-                _logger.exception("a new generation could not be taken up")
-
-    task = asyncio.create_task(refresh())
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
-async def _complete(pipeline: Pipeline, asked: ChatRequest) -> Response:
-    combination = asked.combination(pipeline.stack.combinations)
-    query, sampling = asked.query(), asked.sampling(pipeline.stack.sampling)
-    completion = Completion(asked.model)
-    if not asked.stream:
-        return JSONResponse(completion.whole(await pipeline.ask(combination, query, sampling=sampling)))
-    pieces = pipeline.stream(combination, query, sampling=sampling)
-    hits, first = await _beginning(pieces)
-    include_usage = asked.stream_options.get("include_usage", False)
-    return StreamingResponse(_events(completion, hits, first, pieces, include_usage), media_type="text/event-stream")
-
-
-async def _beginning(pieces: AsyncIterator[Piece]) -> tuple[tuple[Hit, ...], Piece]:
-    """The sources and the first piece after them: until then a refusal still has an HTTP status of its own."""
-    hits, first = await anext(pieces), await anext(pieces)
-    assert isinstance(hits, tuple)
-    return hits, first
-
-
-async def _events(
-    completion: Completion, hits: tuple[Hit, ...], first: Piece, rest: AsyncGenerator[Piece, None], include_usage: bool
-) -> AsyncIterator[str]:
-    yield event(completion.opening(hits))
-    piece = first
-    async with aclosing(rest):  # a listener who goes away stops the engine's work for him
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = Visit(id=scope.get("id", ""), key=scope.get("key", ""), route=self._route)
+        reply, status, error = Reply(send), 499, "the caller went away"
         try:
-            while isinstance(piece, str):
-                yield event(completion.piece(piece))
-                piece = await anext(rest)
-        except (ServeError, RetrievalError) as error:
-            yield event(_refusal(error).body)
+            asked = read(self._kind, await body_of(receive, scope, self.gateway.settings.body_bytes))
+            await self.check(asked, visit)
+            await unless_gone(receive, self._admitted(asked, visit, reply))
+            status, error = reply.status, ""
+        except Gone:
+            pass
+        except Exception as raised:
+            refusal = _refusal(raised)
+            status, error = (502 if reply.status else refusal.status), str(refusal)
+            await reply.refused(refusal)
+        finally:
+            self.gateway.tell(visit.ended(status, error))
+
+    async def _admitted(self, asked: T, visit: Visit, reply: Reply) -> None:
+        async with (
+            asyncio.timeout(self.gateway.settings.total_seconds),
+            self.gateway.admission.admitted(visit.key) as visit.queue_seconds,
+        ):
+            await self.answer(asked, visit, reply)
+
+    async def check(self, asked: T, visit: Visit) -> None:
+        """Refuse what can be refused before it is anybody's turn; note what is asked."""
+        raise NotImplementedError
+
+    async def answer(self, asked: T, visit: Visit, reply: Reply) -> None:
+        raise NotImplementedError
+
+
+class _Question(_Endpoint[ChatRequest | CompletionRequest]):
+    """A question to a combination."""
+
+    async def check(self, asked: ChatRequest | CompletionRequest, visit: Visit) -> None:
+        gateway = self.gateway
+        combination = chosen(asked.model, gateway.offered)
+        visit.combination, visit.stream = str(combination), asked.stream
+        visit.sampling = asked.sampling(gateway.pipeline.stack.sampling).as_sent()
+        visit.messages = asked.turns
+        if len(asked.turns) > gateway.settings.messages:
+            most = gateway.settings.messages
+            raise Refusal(400, f"{len(asked.turns)} messages; a conversation here has at most {most}", param="messages")
+        if asked.single_call and not gateway.pipeline.streams(combination):
+            names = ", ".join(asked.single_call)
+            why = f"{combination} asks the model more than once, or edits what it says, and has no use for {names}"
+            raise Refusal(400, why, param=asked.single_call[0])
+        if problem := await gateway.pipeline.too_long(asked.words):
+            raise Refusal(400, problem, param="messages", code="context_length_exceeded")
+
+    async def answer(self, asked: ChatRequest | CompletionRequest, visit: Visit, reply: Reply) -> None:
+        pipeline = self.gateway.pipeline
+        combination = chosen(asked.model, self.gateway.offered)
+        query, sampling = asked.query(), replace(asked.sampling(pipeline.stack.sampling), id=visit.id)
+        envelope = wire.Envelope(asked.route, f"{_PREFIX[asked.route]}-{visit.id}", asked.model)
+        if not asked.stream:
+            answer = await pipeline.ask(combination, query, sampling=sampling)
+            visit.answered(answer)
+            whole = envelope.whole(answer)
+            visit.unknown_citations = whole["unknown_citations"]
+            await reply.whole(200, whole)
             return
-    assert isinstance(piece, Answer)
-    for chunk in completion.closing(piece, include_usage):
-        yield event(chunk)
-    yield event("[DONE]")
+        async with aclosing(pipeline.stream(combination, query, sampling)) as pieces:
+            await _relay(pieces, envelope, asked.include_usage, visit, reply)
+
+
+async def _relay(
+    pieces: AsyncIterator[Piece], envelope: wire.Envelope, include_usage: bool, visit: Visit, reply: Reply
+) -> None:
+    """Each piece as soon as it is heard; until the first of them a refusal still has a status of its own."""
+    hits = await anext(pieces)
+    assert isinstance(hits, tuple)
+    relay = wire.Relay(envelope, hits)
+    visit.sources = hits
+    try:
+        async for piece in pieces:
+            if isinstance(piece, Chunk):
+                if event := relay.heard(piece):
+                    await reply.events(event)
+                if visit.first_seconds is None and relay.text:
+                    visit.first_seconds = visit.seconds
+            elif isinstance(piece, Answer):
+                visit.answered(piece)
+                if not reply.status:
+                    await reply.events(b"".join(relay.made(piece)))
+                await reply.events(relay.ending(piece, include_usage), more=False)
+    finally:
+        visit.text, visit.unknown_citations = relay.text, relay.unknown_citations
+
+
+class _Search(_Endpoint[SearchRequest]):
+    """What a retriever finds, without an answer."""
+
+    async def check(self, asked: SearchRequest, visit: Visit) -> None:
+        visit.combination = self._retriever(asked)
+
+    async def answer(self, asked: SearchRequest, visit: Visit, reply: Reply) -> None:
+        started = time.perf_counter()
+        visit.sources = await self.gateway.pipeline.search(self._retriever(asked), asked.asking())
+        visit.search_seconds = time.perf_counter() - started
+        found = {"object": "list", "model": asked.model, "data": wire.sources(visit.sources)}
+        await reply.whole(200, found)
+
+    def _retriever(self, asked: SearchRequest) -> str:
+        named = {name: name for name in self.gateway.pipeline.stack.retrievers}
+        return chosen(asked.model, named | {name: one.retriever for name, one in self.gateway.offered.items()})
+
+
+_PREFIX: Final = {"chat": "chatcmpl", "completions": "cmpl"}
 
 
 def _refusal(error: Exception) -> Refusal:
-    if isinstance(error, Refusal):
-        return error
-    return Refusal(503 if isinstance(error, Unavailable | RetrievalError) else 400, str(error))
+    """What a caller is told of a failure, with the status that says whose it is."""
+    match error:
+        case Refusal():
+            return error
+        case TurnedAway():
+            return Refusal(error.status, str(error), after=error.seconds)
+        case TimeoutError():
+            return Refusal(504, "the answer took longer than this server lets one take")
+        case Unavailable() | RetrievalError():
+            return Refusal(503, str(error), after=SOON)
+        case ServeError():
+            return Refusal(400, str(error))
+    _logger.error("a request failed", exc_info=error)
+    return Refusal(500, "this server failed at it; its log says how")
 
 
-def _refused(refusal: Refusal) -> Response:
-    return JSONResponse(refusal.body, refusal.status)
+async def _unrouted(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentence = {404: "there is no such route; GET /v1/models lists the models", 405: "not with this method"}
+    refusal = Refusal(error.status_code, sentence.get(error.status_code, error.detail))
+    return JSONResponse(refusal.body, refusal.status, error.headers)

@@ -13,20 +13,18 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Final, Self, TypeVar
 
-import httpx
-
 from retrieval.passage import Hit, Query
 from retrieval.retriever import Retriever
-from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError
+from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError, Unavailable
 from serve.combination import BASE, Combination
 from serve.hands import WRITING, Writer, metered
 from serve.opened import Opened, open_all
 from serve.stack import Stack
 from serve.strategies import STREAMED, Strategy, shown
-from serve.upstream import Upstream, connect
+from serve.upstream import PATIENT, Chunk, Line, Patience, Server, Upstream
 
-Piece = tuple[Hit, ...] | str | Answer
-"""What a listener hears, in this order: the sources, text as it is written, the whole answer."""
+Piece = tuple[Hit, ...] | Chunk | Answer
+"""What a listener hears, in this order: the sources, the server's events as they come, the whole answer."""
 
 T = TypeVar("T")
 
@@ -34,17 +32,18 @@ T = TypeVar("T")
 class Pipeline:
     """A stack, ready to answer: its retrievers are open and its strategies built."""
 
-    def __init__(self, stack: Stack, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """`transport` leads to an engine of our own (`Engine.transport`); without it, `stack.url` is called."""
-        self.stack: Final = stack
-        self._http: Final = connect(stack.url, transport)
+    def __init__(self, stack: Stack, server: Server | None = None, patience: Patience = PATIENT) -> None:
+        """`server` is an engine of our own (`Engine.server`); without it, `stack.url` is called."""
+        self.stack = stack
+        self.line: Final = Line(server or Server(stack.url or ""), patience)
+        self._names = self.line.server.names
         self._opened: Opened = open_all(stack, Writer(self.model(BASE, WRITING)))
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *raised: object) -> None:
-        await self._http.aclose()
+        await self.line.__aexit__(*raised)
 
     async def ask(
         self,
@@ -58,19 +57,14 @@ class Pipeline:
         return await _answer(strategy, query, found_by, self.model(combination.adapter, sampling))
 
     async def stream(
-        self,
-        combination: Combination,
-        query: Query,
-        retriever: Retriever | None = None,
-        sampling: Sampling | None = None,
+        self, combination: Combination, query: Query, sampling: Sampling | None = None
     ) -> AsyncGenerator[Piece, None]:
         """The same answer, heard while it is made when the strategy allows it, and in one piece otherwise."""
-        found_by, strategy = self._parts(combination, retriever)
+        found_by, strategy = self._parts(combination, None)
         model = self.model(combination.adapter, sampling)
-        if self.stack.strategies[combination.strategy].kind not in STREAMED:
+        if not self.streams(combination):
             answer = await _answer(strategy, query, found_by, model)
             yield answer.sources
-            yield answer.text
             yield answer
             return
         heard: asyncio.Queue[Piece | None] = asyncio.Queue()
@@ -85,19 +79,43 @@ class Pipeline:
         finally:
             task.cancel()
 
+    async def search(self, name: str, query: Query) -> tuple[Hit, ...]:
+        """What the retriever of this name finds, in the order in which an answer would cite it."""
+        with metered():
+            return shown(await _named("retriever", name, self._opened.retrievers).search(query))
+
+    def streams(self, combination: Combination) -> bool:
+        """Whether the answer is one reply word for word: then it may be heard, and all of the server's API be had."""
+        return self.stack.strategies[combination.strategy].kind in STREAMED
+
+    async def too_long(self, words: str) -> str:
+        """Why these words alone cannot be answered by an engine of our own; nothing when they may fit.
+
+        A word of `n` bytes has at most `n` tokens, so that most are never counted.
+        """
+        most = self.stack.engine.max_model_len
+        if self.stack.url or len(words.encode("utf-8", "replace")) < most:
+            return ""
+        tokens = await asyncio.to_thread(self._opened.hands.count, words)
+        return f"the messages have {tokens} tokens; with the answer there is room for {most}" if tokens >= most else ""
+
     def model(self, adapter: str, sampling: Sampling | None = None) -> Upstream:
         """The base model, or the one with this adapter."""
         if adapter != BASE:
             _named("adapter", adapter, self.stack.adapters)
-        name = self.stack.model if adapter == BASE else adapter
-        return Upstream(self._http, name, sampling or self.stack.sampling)
+        name = self.stack.model if adapter == BASE else self._names.get(adapter, adapter)
+        return Upstream(self.line, name, sampling or self.stack.sampling)
 
     async def healthy(self) -> bool:
         """Whether the server behind this pipeline would answer now."""
         try:
-            return (await self._http.get("models", timeout=5.0)).is_success
-        except httpx.TransportError:
+            return bool(await self.line.models())
+        except Unavailable:
             return False
+
+    def adopt(self, stack: Stack, names: Mapping[str, str]) -> None:
+        """Offer these adapters from now on, under these names at the server; the rest of the stack is the same."""
+        self.stack, self._names = stack, names
 
     def refresh(self) -> None:
         """Take up generations that were published since, for questions that begin from now on.
@@ -116,10 +134,15 @@ class Pipeline:
 
 async def _answer(strategy: Strategy, query: Query, retriever: Retriever, model: Model) -> Answer:
     started = time.perf_counter()
+    found_by = _Clocked(retriever)
     with metered() as besides:
-        answer = await strategy(query, retriever, model)
-    seconds = time.perf_counter() - started + besides.seconds
-    return replace(answer, usage=answer.usage + besides.usage, seconds=seconds)
+        answer = await strategy(query, found_by, model)
+    return replace(
+        answer,
+        usage=answer.usage + besides.usage,
+        seconds=time.perf_counter() - started + besides.seconds,
+        search_seconds=found_by.seconds,
+    )
 
 
 async def probe_adapters(pipeline: Pipeline) -> None:
@@ -142,6 +165,21 @@ async def _first_token(model: Upstream) -> object:
     prompt = (Message("user", "Question: Who are you?"),)
     completion = await model.complete(prompt, Sampling(max_tokens=1), logprobs=True, top_logprobs=5)
     return completion["choices"][0].get("logprobs")
+
+
+@dataclass(slots=True)
+class _Clocked:
+    """A retriever whose seconds are added up."""
+
+    retriever: Retriever
+    seconds: float = 0.0
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        started = time.perf_counter()
+        try:
+            return await self.retriever.search(query)
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
 @dataclass(frozen=True, slots=True)

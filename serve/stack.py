@@ -6,6 +6,7 @@ Reads and checks the file; knows nothing of engines, and opens none of the thing
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, ConfigDict
 
 from retrieval.files import STRICT, FileError, read_text, read_yaml
 from retrieval.settings import RetrieverSettings
+from serve.admission import GatewaySettings
 from serve.chat import Sampling
 from serve.combination import BASE, GOLD, NAME, NONE, Combination
 from serve.strategies import StrategySettings
@@ -59,6 +61,11 @@ class Stack:
     retrievers: dict[Name, RetrieverSettings] = field(default_factory=dict)
     engine: EngineSettings = field(default_factory=EngineSettings)
     sampling: Sampling = field(default_factory=Sampling)
+    aliases: dict[Name, str] = field(default_factory=dict)
+    """Other names of combinations at the gateway: `support: house:hybrid:instructed`."""
+    capture: Path | None = None
+    """A file that keeps the gateway's chats, with sources and feedback; without it nothing is kept."""
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
     url: str | None = None
     """An OpenAI-compatible server to use (`http://host:8000/v1`) instead of starting an engine."""
     file: Path | None = None
@@ -84,6 +91,12 @@ class Stack:
         names = product((BASE, *self.adapters), (NONE, *self.retrievers), self.strategies)
         return tuple(Combination(*parts) for parts in names)
 
+    @property
+    def offered(self) -> Mapping[str, Combination]:
+        """Model id -> combination: every combination under its own name, then the aliases."""
+        named = {str(one): one for one in self.combinations}
+        return named | {alias: named[name] for alias, name in self.aliases.items() if name in named}
+
     def only(self, combinations: Iterable[Combination]) -> "Stack":
         """The stack without what these combinations do not use, so that nothing unused is checked or started."""
         wanted = tuple(combinations)
@@ -93,6 +106,7 @@ class Stack:
             self,
             adapters=_kept(self.adapters, {c.adapter for c in wanted}),
             retrievers=_kept(self.retrievers, {c.retriever for c in wanted} | examples),
+            aliases={},
             strategies=_kept(self.strategies, strategies),
         )
 
@@ -131,6 +145,12 @@ def _problems(stack: Stack) -> Iterator[tuple[tuple[str, ...], str]]:
         wanted, known = settings.examples_from, ", ".join(stack.retrievers) or "none"
         if wanted and wanted not in stack.retrievers:
             yield ("strategies", name, "examples_from"), f"there is no retriever {wanted!r}; there is: {known}"
+    offered = {str(one) for one in stack.combinations}
+    for name, wanted in stack.aliases.items():
+        if wanted not in offered:
+            near = get_close_matches(wanted, offered, n=1)
+            hint = f"did you mean {near[0]}?" if near else "write adapter:retriever:strategy"
+            yield ("aliases", name), f"{wanted!r} is no combination of this stack; {hint}"
 
 
 def _resolved(stack: Stack, path: Path) -> Stack:
@@ -141,13 +161,18 @@ def _resolved(stack: Stack, path: Path) -> Stack:
         adapters={name: (here / folder).resolve() for name, folder in stack.adapters.items()},
         retrievers={name: one.under(here) for name, one in stack.retrievers.items()},
         strategies={name: _with_path(one, here) for name, one in stack.strategies.items()},
+        capture=_under(here, stack.capture),
+        gateway=replace(stack.gateway, keys=_under(here, stack.gateway.keys)),
         file=path,
     )
 
 
 def _with_path(settings: StrategySettings, here: Path) -> StrategySettings:
-    file = settings.demonstrations
-    return replace(settings, demonstrations=(here / file).resolve()) if file else settings
+    return replace(settings, demonstrations=_under(here, settings.demonstrations))
+
+
+def _under(here: Path, path: Path | None) -> Path | None:
+    return (here / path).resolve() if path else None
 
 
 def _model(model: str, here: Path) -> str:

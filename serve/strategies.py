@@ -15,7 +15,7 @@ from retrieval.files import STRICT, FileError, read_jsonl
 from retrieval.passage import Hit, Query
 from retrieval.retriever import NoRetrieval, Retriever
 from retrieval.worked import ANSWER, ASKED, is_worked
-from serve.chat import Answer, Message, Model
+from serve.chat import Answer, Conversation, Message, Model
 
 Strategy = Callable[[Query, Retriever, Model], Awaitable[Answer]]
 
@@ -63,7 +63,7 @@ def last_answer(text: str) -> str:
 
 
 def layout(shots: Sequence[Message], query: Query, hits: Sequence[Hit], instructions: str = "") -> tuple[Message, ...]:
-    """Instructions, worked examples (the nearest last), earlier turns, then the passages and the question.
+    """Instructions, worked examples (the nearest last), earlier turns, then the passages and the question, then calls.
 
     A caller's own system message (`query.meta["system_message"]`) stands before ours, in one message, since many chat
     templates take only one.
@@ -74,8 +74,9 @@ def layout(shots: Sequence[Message], query: Query, hits: Sequence[Hit], instruct
         *([Message("system", system)] if system else []),
         *shots,
         *found,
-        *_history(query.history),
+        *(query.before if isinstance(query, Conversation) else _history(query.history)),
         Message("user", user_turn(((hit.passage.title, hit.passage.text) for hit in passages(hits)), query.text)),
+        *(query.after if isinstance(query, Conversation) else ()),
     )
 
 
@@ -115,6 +116,7 @@ class OneCall:
             usage=reply.usage,
             seconds=reply.seconds,
             finish_reason=reply.finish_reason,
+            completion=reply.completion if self.read is str else None,
         )
 
 

@@ -7,37 +7,136 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
 
-import httpx
+import aiohttp
 
-from serve.chat import Message, Reply, Sampling, ServeError, Unavailable, Usage
+from serve.chat import Message, Reply, Requested, Sampling, ServeError, Unavailable, Usage
 
-BACK_OFF: Final = (0.1, 0.5, 2.0)
-"""Seconds between attempts: an engine that is busy recovers within these, one that is gone does not."""
-TIMEOUT: Final = httpx.Timeout(600.0, connect=5.0, pool=None)
+JSON: Final = {"Content-Type": "application/json"}
+TOO_MANY: Final = 429
 STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
+KEEP_ALIVE: Final = 3.0
+"""Seconds an idle connection is kept: less than vLLM keeps it, which would otherwise hang up on a question."""
 
 
-def connect(url: str | None, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
-    """A client for the server at `url`, or for the one that `transport` leads to. OPENAI_API_KEY is sent when set."""
-    key = os.environ.get("OPENAI_API_KEY")
-    return httpx.AsyncClient(
-        base_url=url or "http://engine/v1",
-        transport=transport,
-        timeout=TIMEOUT,
-        limits=httpx.Limits(max_connections=None),
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-    )
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where models are asked."""
+
+    url: str = "http://engine/v1"
+    socket: Path | None = None
+    """Of an engine of our own."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What that server calls an adapter, where it is not the adapter's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a server is waited for, in seconds, and after which pauses it is asked again."""
+
+    connect: float = 5.0
+    first: float = 600.0
+    """To the beginning of an answer that is heard as a stream."""
+    idle: float = 600.0
+    """Between two pieces of it."""
+    whole: float = 600.0
+    """For an answer in one piece."""
+    back_off: tuple[float, ...] = (0.1, 0.5, 2.0)
+    """An engine that is busy recovers within these, one that is gone does not."""
+
+
+PATIENT: Final = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One event of a stream: as it came, and read."""
+
+    raw: bytes
+    data: dict[str, Any]
+
+
+class Line:
+    """An open line to a server: connections are kept for the next question. OPENAI_API_KEY is sent when set."""
+
+    def __init__(self, server: Server, patience: Patience = PATIENT) -> None:
+        self.server: Final = server
+        self.patience: Final = patience
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def http(self) -> aiohttp.ClientSession:
+        """Made inside the event loop in which it is first used."""
+        if self._session is None:
+            key, socket = os.environ.get("OPENAI_API_KEY"), self.server.socket
+            kept: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE}
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(str(socket), **kept) if socket else aiohttp.TCPConnector(**kept),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.patience.connect),
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+                read_bufsize=2**20,
+                auto_decompress=True,
+            )
+        return self._session
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def send(self, route: str, body: Mapping[str, Any], request: str = "") -> aiohttp.ClientResponse:
+        """The answer to a body, read unless it is a stream. 4xx is final (ServeError), the rest is tried again.
+
+        `request` is its id in the server's log.
+        """
+        headers = {"X-Request-Id": request} if request else {}
+        url, data, why = f"{self.server.url}/{route}", json.dumps(body).encode(), ""
+        streamed = "stream" in body
+        seconds = self.patience.first if streamed else self.patience.whole
+        for wait in (*self.patience.back_off, None):
+            try:
+                async with asyncio.timeout(seconds):
+                    response = await self.http.post(url, data=data, headers=JSON | headers)
+                    if response.ok:
+                        if not streamed:
+                            await response.read()
+                        return response
+                    why = f"answered {response.status}: {_complaint(await response.text(errors='replace'))}"
+            except TimeoutError:
+                raise Unavailable(f"{self.server.url} was silent for {seconds:.0f} s") from None
+            except aiohttp.ClientError as error:
+                why = f"cannot be reached ({str(error) or type(error).__name__})"
+            else:
+                if response.status < 500 and response.status != TOO_MANY:
+                    raise ServeError(f"{self.server.url} {why}")
+            if wait is not None:
+                await asyncio.sleep(wait)
+        attempts = len(self.patience.back_off) + 1
+        raise Unavailable(f"{self.server.url} {why}" + (f"; {attempts} attempts" if attempts > 1 else ""))
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The server's list of models; Unavailable when it gives none."""
+        try:
+            async with self.http.get(f"{self.server.url}/models", timeout=aiohttp.ClientTimeout(5.0)) as response:
+                response.raise_for_status()
+                return list((await response.json())["data"])
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            raise Unavailable(
+                f"{self.server.url} does not list its models ({str(error) or type(error).__name__})"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """The model called `name` on that server."""
 
-    http: httpx.AsyncClient
+    line: Line
     name: str
     sampling: Sampling
 
@@ -47,80 +146,83 @@ class Upstream:
         completion = await self.complete(messages, sampling)
         choice = completion["choices"][0]
         return Reply(
-            text=choice["message"]["content"] or "",
+            text=choice["message"].get("content") or "",
             usage=_usage(completion),
             finish_reason=choice["finish_reason"],
             seconds=time.perf_counter() - started,
+            completion=completion,
         )
 
-    async def stream(self, messages: Sequence[Message], sampling: Sampling | None = None) -> AsyncIterator[str | Reply]:
-        """The reply's text in pieces while it is written, then the whole Reply."""
+    async def stream(
+        self, messages: Sequence[Message], sampling: Sampling | None = None
+    ) -> AsyncIterator[Chunk | Reply]:
+        """The reply's events as they come, then the whole Reply; its text is that of the first choice."""
         started = time.perf_counter()
         pieces: list[str] = []
         finish_reason, usage = "stop", Usage()
         async for chunk in self._chunks(self._body(messages, sampling) | STREAM):
-            if chunk.get("usage"):
-                usage = _usage(chunk)
-            for choice in chunk["choices"]:
-                finish_reason = choice["finish_reason"] or finish_reason
-                if piece := choice["delta"].get("content"):
-                    pieces.append(piece)
-                    yield piece
+            yield chunk
+            if chunk.data.get("usage"):
+                usage = _usage(chunk.data)
+            for choice in chunk.data["choices"]:
+                if choice["index"] == 0:
+                    finish_reason = choice["finish_reason"] or finish_reason
+                    pieces.append(choice["delta"].get("content") or "")
         yield Reply(
             text="".join(pieces), usage=usage, finish_reason=finish_reason, seconds=time.perf_counter() - started
         )
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling | None = None, **fields: Any) -> Any:
         """The server's chat completion as it came; `fields` are further ones of the API (`logprobs` ...)."""
-        response = await self._send(self._body(messages, sampling) | fields)
+        response = await self.line.send("chat/completions", self._body(messages, sampling) | fields, self._id)
+        said = await response.read()
         try:
-            return response.json()
+            return json.loads(said)
         except ValueError:
-            raise ServeError(f"{self.http.base_url} does not speak OpenAI's API: {response.text[:200]!r}") from None
+            raise ServeError(f"{self.line.server.url} does not speak OpenAI's API: {said[:200]!r}") from None
 
-    async def _chunks(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The data of a stream of server-sent events."""
-        response = await self._send(body)
+    async def _chunks(self, body: Mapping[str, Any]) -> AsyncIterator[Chunk]:
+        """The events of a stream up to its `[DONE]`."""
+        url, patience = self.line.server.url, self.line.patience
+        response = await self.line.send("chat/completions", body, self._id)
         try:
-            async for line in response.aiter_lines():
-                data = line.removeprefix("data: ")
-                if data == "[DONE]":
+            async for raw in _events(response.content, patience):
+                if raw == b"[DONE]":
                     return
-                if data != line:
-                    yield _sound(json.loads(data))
-        except (httpx.TransportError, json.JSONDecodeError) as error:
-            raise Unavailable(f"{self.http.base_url} broke off its answer: {error!r}") from error
+                yield Chunk(raw, _sound(json.loads(raw)))
+        except TimeoutError:
+            raise Unavailable(f"{url} fell silent in the middle of its answer") from None
+        except (aiohttp.ClientError, json.JSONDecodeError) as error:
+            raise Unavailable(f"{url} broke off its answer: {error!r}") from error
         finally:
-            await response.aclose()
-        raise Unavailable(f"{self.http.base_url} broke off its answer before the end")
+            response.close()  # a server that is still writing stops
+        raise Unavailable(f"{url} broke off its answer before the end")
+
+    @property
+    def _id(self) -> str:
+        return self.sampling.id if isinstance(self.sampling, Requested) else ""
 
     def _body(self, messages: Sequence[Message], sampling: Sampling | None) -> dict[str, Any]:
-        chosen = {name: value for name, value in asdict(sampling or self.sampling).items() if value not in (None, ())}
-        return {"model": self.name, "messages": [asdict(message) for message in messages], **chosen}
-
-    async def _send(self, body: dict[str, Any]) -> httpx.Response:
-        """Post until the server answers; a stream's body is still to be read. 4xx is final, the rest is tried again."""
-        streamed, why = body.get("stream", False), ""
-        for wait in (*BACK_OFF, None):
-            try:
-                request = self.http.build_request("POST", "chat/completions", json=body)
-                response = await self.http.send(request, stream=streamed)
-            except (httpx.ConnectTimeout, httpx.NetworkError, httpx.RemoteProtocolError) as error:
-                why = f"cannot be reached ({error or type(error).__name__})"
-            except httpx.TimeoutException:
-                raise Unavailable(f"{self.http.base_url} was silent for {TIMEOUT.read:.0f} s") from None
-            else:
-                if response.is_success:
-                    return response
-                why = f"answered {response.status_code}: {await _complaint(response)}"
-                if response.status_code < 500 and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
-                    raise ServeError(f"{self.http.base_url} {why}")
-            if wait is not None:
-                await asyncio.sleep(wait)
-        raise Unavailable(f"{self.http.base_url} {why}; {len(BACK_OFF) + 1} attempts")
+        chosen = (sampling or self.sampling).as_sent()
+        return {"model": self.name, "messages": [message.as_sent() for message in messages], **chosen}
 
 
-def _usage(completion: dict[str, Any]) -> Usage:
+async def _events(content: aiohttp.StreamReader, patience: Patience) -> AsyncIterator[bytes]:
+    """The data of server-sent events, one a line as every OpenAI-compatible server writes them."""
+    rest, seconds = b"", patience.first
+    while True:
+        async with asyncio.timeout(seconds):
+            read = await content.readany()
+        if not read:
+            return
+        *lines, rest = (rest + read).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+        seconds = patience.idle
+
+
+def _usage(completion: Mapping[str, Any]) -> Usage:
     counted = completion.get("usage")
     if not counted:
         raise ServeError(
@@ -132,22 +234,14 @@ def _usage(completion: dict[str, Any]) -> Usage:
 def _sound(chunk: dict[str, Any]) -> dict[str, Any]:
     """A server that fails in the middle of a stream says so in its data."""
     if "error" in chunk:
-        raise Unavailable(
-            f"the server gave up in the middle of its answer: {chunk['error'].get('message', chunk['error'])}"
-        )
+        raise Unavailable(f"the server gave up in the middle of its answer: {_complaint(json.dumps(chunk))}")
     return chunk
 
 
-async def _complaint(response: httpx.Response) -> str:
+def _complaint(body: str) -> str:
     """The sentence in an error body, however the server wraps it."""
-    try:
-        body = (await response.aread()).decode(errors="replace")
-    except httpx.TransportError as error:
-        return repr(error)
-    finally:
-        await response.aclose()
     try:
         data = json.loads(body)
         return str(data.get("error", data).get("message", body))
     except (json.JSONDecodeError, AttributeError):
-        return body.strip()[:500] or response.reason_phrase
+        return body.strip()[:500] or "nothing"

@@ -1,168 +1,160 @@
-"""OpenAI's chat completions on the wire: a request in, a completion or its chunks out, errors in their shape.
+"""OpenAI's completions on the wire: what a server said, or a strategy made, as this gateway's answer.
 
 Pure: knows nothing of sockets, and nothing of how an answer comes about.
 """
 
 import json
+import re
 import time
-import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from difflib import get_close_matches
-from itertools import groupby
-from typing import Any, ClassVar, Final, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from retrieval.files import STRICT
-from retrieval.passage import Hit, Query
-from serve.chat import Answer, Sampling, Usage
+from retrieval.passage import Hit
+from serve.asked import Route
+from serve.chat import Answer, Usage
 from serve.combination import Combination
+from serve.upstream import Chunk
 
+Object = dict[str, Any]
 
-class Refusal(ValueError):  # noqa: N818 - it is an answer, with a status of its own
-    """A request that gets no completion: the HTTP status, and OpenAI's error object."""
-
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        kind = "invalid_request_error" if status < 500 else "server_error"
-        self.status: Final = status
-        self.body: Final = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-@dataclass(frozen=True, slots=True)
-class TextPart:
-    """A piece of a message's content; other kinds of content are refused."""
-
-    type: Literal["text"]
-    text: str
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+DONE: Final = b"data: [DONE]\n\n"
+MARKER: Final = re.compile(r"\[S(\d{1,9})\]")
+"""How a prompt numbers its passages, and how an answer cites them."""
+_NAMES: Final[Mapping[tuple[str, bool], str]] = {
+    ("chat", False): "chat.completion",
+    ("chat", True): "chat.completion.chunk",
+    ("completions", False): "text_completion",
+    ("completions", True): "text_completion",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One message of a request."""
+class Envelope:
+    """Everything about an answer but the answer."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | tuple[TextPart, ...]
-    name: str | None = None
+    route: Route
+    id: str
+    model: str
+    """As the caller named it."""
+    created: int = field(default_factory=lambda: int(time.time()))
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    def head(self, streamed: bool) -> Object:
+        name = _NAMES[self.route, streamed]
+        return {"id": self.id, "object": name, "created": self.created, "model": self.model}
+
+    def whole(self, answer: Answer) -> Object:
+        """The answer in one piece, with its sources and the places where it cites them."""
+        said = answer.completion or {"choices": [_choice(answer)]}
+        choices = [self._cited(choice, answer.sources) for choice in said["choices"]]
+        unknown = sum(strangers(choice["message"].get("content"), answer.sources) for choice in said["choices"])
+        return {
+            **said,
+            **self.head(streamed=False),
+            "choices": choices,
+            "usage": usage(answer.usage, said.get("usage")),
+            "sources": sources(answer.sources),
+            "unknown_citations": unknown,
+        }
+
+    def _cited(self, choice: Object, hits: Sequence[Hit]) -> Object:
+        message = {**choice["message"], "annotations": annotations(choice["message"].get("content"), hits)}
+        if self.route == "chat":
+            return {**choice, "message": message}
+        return _as_text(choice, message["content"] or "") | {"annotations": message["annotations"]}
+
+
+class Relay:
+    """A server's events as ours: under our id and name, the sources first, the citations last, all else as it came."""
+
+    def __init__(self, envelope: Envelope, hits: Sequence[Hit]) -> None:
+        self._envelope = envelope
+        self._hits = hits
+        self._said: defaultdict[int, list[str]] = defaultdict(list)
+        self._counted: Mapping[str, Any] = {}
+        self._theirs: bytes | None = None
+        self._ours = json.dumps(envelope.head(streamed=True), separators=(",", ":"))[:-1].encode() + b","
+        self._begun = False
+        self.unknown_citations = 0
 
     @property
     def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        """What the first choice has said so far."""
+        return "".join(self._said[0])
 
+    def heard(self, chunk: Chunk) -> bytes:
+        """The event for the caller; nothing for one that only counts tokens, which come at the end."""
+        choices = chunk.data["choices"]
+        self._counted = chunk.data.get("usage") or self._counted
+        if not choices:
+            return b""
+        ends = False
+        for choice in choices:
+            if piece := choice["delta"].get("content"):
+                self._said[choice["index"]].append(piece)
+            ends = ends or bool(choice["finish_reason"])
+        if self._begun and not ends and self._envelope.route == "chat" and (event := self._renamed(chunk.raw)):
+            return event
+        return self._rewritten(chunk.data)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
-    """The fields of OpenAI's API that mean something here; any other is refused, never ignored."""
+    def made(self, answer: Answer) -> Iterator[bytes]:
+        """An answer that nobody heard while it was made, as events."""
+        deltas: tuple[Object, ...] = ({"role": "assistant", "content": ""}, {"content": answer.text}, {})
+        for delta, reason in zip(deltas, (None, None, answer.finish_reason), strict=True):
+            data = {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+            yield self.heard(Chunk(b"", data))
 
-    model: str
-    messages: tuple[Turn, ...]
-    stream: bool = False
-    stream_options: Mapping[Literal["include_usage"], bool] = field(default_factory=dict)
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    seed: int | None = None
-    stop: str | tuple[str, ...] | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What the caller knows besides: becomes `Query.meta`."""
-    n: Literal[1] = 1
-    user: str = ""
+    def ending(self, answer: Answer, include_usage: bool) -> bytes:
+        """The tokens, when they were asked for, and the end."""
+        if not include_usage:
+            return DONE
+        counted = usage(answer.usage, self._counted)
+        return event({**self._envelope.head(streamed=True), "choices": [], "usage": counted}) + DONE
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    def _renamed(self, raw: bytes) -> bytes:
+        """The event with our id, time and name, its other bytes untouched; nothing when it begins in another way."""
+        if self._theirs is None:
+            self._theirs = self._found(raw)
+        if self._theirs and raw.startswith(self._theirs):
+            return b"data: " + self._ours + raw[len(self._theirs) :] + b"\n\n"
+        return b""
 
-    @classmethod
-    def parse(cls, body: bytes) -> "ChatRequest":
-        """Raises Refusal, which names every field that is wrong."""
+    def _found(self, raw: bytes) -> bytes:
+        """What stands before `choices` in every event of this server, if that is what names it."""
+        theirs, choices, rest = raw.partition(b'"choices"')
         try:
-            given = json.loads(body)
-            return _REQUEST.validate_python({key: value for key, value in given.items() if value is not None})
-        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
-            raise Refusal(400, "the body is not a JSON object") from None
-        except ValidationError as error:
-            problems = {_field(problem["loc"]): problem["msg"] for problem in error.errors()}
-            sentences = "; ".join(f"{name}: {what}" for name, what in problems.items())
-            raise Refusal(400, sentences, param=next(iter(problems))) from None
+            read = json.loads(self._ours + choices + rest)
+        except ValueError:
+            return b""
+        return theirs if self._envelope.head(streamed=True).items() <= read.items() else b""
 
-    def combination(self, offered: Sequence[Combination]) -> Combination:
-        """The combination that the model id names; Refusal with near ones when it is not on offer."""
-        named = {str(one): one for one in offered}
-        if self.model in named:
-            return named[self.model]
-        near = get_close_matches(self.model, named, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "GET /v1/models lists them."
-        raise Refusal(404, f"the model {self.model!r} does not exist; {hint}", param="model", code="model_not_found")
+    def _rewritten(self, data: Mapping[str, Any]) -> bytes:
+        ours = {**data, **self._envelope.head(streamed=True), "choices": [self._marked(one) for one in data["choices"]]}
+        ours.pop("usage", None)
+        if not self._begun:
+            ours["sources"] = sources(self._hits)
+        self._begun = True
+        return event(ours)
 
-    def query(self) -> Query:
-        """The last user message is asked; the turns before it are history, the system messages their caller's own."""
-        system = "\n\n".join(turn.text for turn in self.messages if turn.role in ("system", "developer"))
-        turns = [turn for turn in self.messages if turn.role in ("user", "assistant")]
-        merged = ["\n\n".join(turn.text for turn in run) for _, run in groupby(turns, key=lambda turn: turn.role)]
-        if not turns or turns[-1].role != "user":
-            raise Refusal(400, "the last message must be the user's: it is the question", param="messages")
-        return Query(merged[-1], tuple(merged[:-1]), {**self.metadata, "system_message": system})
-
-    def sampling(self, default: Sampling) -> Sampling:
-        """The stack's sampling, but for what this caller asks for."""
-        given: dict[str, Any] = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "max_tokens": self.max_completion_tokens or self.max_tokens,
-            "seed": self.seed,
-            "stop": (self.stop,) if isinstance(self.stop, str) else self.stop,
-        }
-        try:
-            return replace(default, **{name: value for name, value in given.items() if value is not None})
-        except ValueError as error:
-            raise Refusal(400, str(error), param=str(error).split()[0]) from None
+    def _marked(self, choice: Object) -> Object:
+        """The choice as this route has it; where it ends, with what it has cited."""
+        found: Object = {}
+        if choice["finish_reason"]:
+            text = "".join(self._said[choice["index"]])
+            self.unknown_citations += strangers(text, self._hits)
+            found = {"annotations": annotations(text, self._hits)}
+        if self._envelope.route == "chat":
+            return {**choice, "delta": {**choice["delta"], **found}}
+        return _as_text(choice, choice["delta"].get("content") or "") | found
 
 
-_REQUEST: Final = TypeAdapter(ChatRequest)
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """The envelope of one answer: everything about it but the answer."""
-
-    model: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    def whole(self, answer: Answer) -> dict[str, Any]:
-        """The answer in one piece."""
-        message = {"role": "assistant", "content": answer.text}
-        choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}
-        head = {**asdict(self), "object": "chat.completion", "choices": [choice]}
-        return {**head, "usage": usage(answer.usage), "sources": sources(answer.sources)}
-
-    def opening(self, hits: Sequence[Hit]) -> dict[str, Any]:
-        """The first chunk: no text yet, but already what was found."""
-        return {**self._chunk({"role": "assistant", "content": ""}), "sources": sources(hits)}
-
-    def piece(self, text: str) -> dict[str, Any]:
-        return self._chunk({"content": text})
-
-    def closing(self, answer: Answer, include_usage: bool) -> Iterator[dict[str, Any]]:
-        yield self._chunk({}, answer.finish_reason)
-        if include_usage:
-            yield {**self._chunk({}), "choices": [], "usage": usage(answer.usage)}
-
-    def _chunk(self, delta: Mapping[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return {**asdict(self), "object": "chat.completion.chunk", "choices": [choice]}
-
-
-def event(data: Mapping[str, Any] | str) -> str:
+def event(data: Mapping[str, Any]) -> bytes:
     """A server-sent event."""
-    return f"data: {data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)}\n\n"
+    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
 
 
-def sources(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+def sources(hits: Sequence[Hit]) -> list[Object]:
     """What an answer may cite; `n` is the number in the prompt's `[S1]`."""
     return [
         {
@@ -179,15 +171,44 @@ def sources(hits: Sequence[Hit]) -> list[dict[str, Any]]:
     ]
 
 
-def usage(counted: Usage) -> dict[str, int]:
-    return {**asdict(counted), "total_tokens": counted.prompt_tokens + counted.completion_tokens}
+def annotations(text: str | None, hits: Sequence[Hit]) -> list[Object]:
+    """Where an answer cites its sources, in OpenAI's shapes: by URL where the document has one (`meta.url`)."""
+    return [
+        _annotation(hits[int(found[1]) - 1], found)
+        for found in MARKER.finditer(text or "")
+        if 1 <= int(found[1]) <= len(hits)
+    ]
 
 
-def card(combination: Combination, created: int) -> dict[str, Any]:
-    """An entry of `/v1/models`."""
-    return {"id": str(combination), "object": "model", "created": created, "owned_by": "fulcrum", **asdict(combination)}
+def strangers(text: str | None, hits: Sequence[Hit]) -> int:
+    """How often an answer cites what it was not given."""
+    return sum(not 1 <= int(n) <= len(hits) for n in MARKER.findall(text or ""))
 
 
-def _field(trail: Sequence[int | str]) -> str:
-    """`messages.0.content`, without pydantic's names for the branches of a union."""
-    return ".".join(str(part) for part in trail if part not in ("str", "tuple[TextPart, ...]"))
+def usage(counted: Usage, details: Mapping[str, Any] | None = None) -> Object:
+    """The tokens of all calls; `details` are those that the server told of the answer's own."""
+    return {**(details or {}), **asdict(counted), "total_tokens": counted.prompt_tokens + counted.completion_tokens}
+
+
+def card(name: str, combination: Combination, created: int) -> Object:
+    """An entry of `/v1/models`: a combination, under its own name or an alias."""
+    parts = {**asdict(combination), "combination": str(combination)}
+    return {"id": name, "object": "model", "created": created, "owned_by": "fulcrum", **parts}
+
+
+def _annotation(hit: Hit, place: re.Match[str]) -> Object:
+    passage, url = hit.passage, hit.passage.meta.get("url")
+    where = {"start_index": place.start(), "end_index": place.end(), "title": passage.title}
+    if isinstance(url, str):
+        return {"type": "url_citation", "url_citation": {"url": url, **where}}
+    return {"type": "file_citation", "file_citation": {"file_id": passage.document, "passage": passage.id, **where}}
+
+
+def _choice(answer: Answer) -> Object:
+    message = {"role": "assistant", "content": answer.text}
+    return {"index": 0, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}
+
+
+def _as_text(choice: Object, text: str) -> Object:
+    """A choice of the older completions."""
+    return {"index": choice["index"], "text": text, "finish_reason": choice["finish_reason"], "logprobs": None}

@@ -16,7 +16,7 @@ from tests.tiny import make_adapter, make_model
 
 @dataclass(frozen=True)
 class Running:
-    """`Pipeline(running.stack, running.engine.transport)` asks it."""
+    """`Pipeline(running.stack, running.engine.server)` asks it."""
 
     stack: Stack
     engine: Engine

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from scripts.accounts import Account, Question, Subject, account, as_trained, ask, choose, question
 from scripts.check_parity import TOLERANCES, Agreement, compare, main, problems
-from serve.upstream import connect
+from serve.upstream import Line
 from tests.conftest import Running
 from tests.tiny import make_adapter
 from train.base import fingerprint
@@ -70,8 +70,9 @@ def heard(running: Running, questions: Sequence[Question]) -> Sequence[Account]:
 
 def asked(running: Running, model: str, questions: Sequence[Question]) -> list[Account]:
     async def all_of_them() -> list[Account]:
-        async with connect(None, running.engine.transport) as http:
-            return await ask(http, model, questions)
+        server = running.engine.server
+        async with Line(server) as line:
+            return await ask(line, server.names.get(model, model), questions)
 
     return asyncio.run(all_of_them())
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from retrieval.files import FileError
 from serve import capture
+from serve.asked import Refusal
 from serve.capture import Capture, Feedback, read_captured
 from serve.chat import ServeError
-from serve.wire import Refusal
 from tests.exchanges import HIT, answered
 
 ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=40)

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from serve.chat import ServeError
-from serve.gateway import application, listen
+from serve.gateway import Gateway, application
 from serve.pipeline import Pipeline
+from serve.running import listen
 from serve.stack import Stack
 from serve.strategies import StrategySettings
 from tests.serve_stub import CUT, Echo, echoing
@@ -32,7 +33,7 @@ async def gateway(**settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Ech
             strategies={"direct": StrategySettings(kind="direct")},
         )
         async with Pipeline(stack) as pipeline:
-            transport = httpx.ASGITransport(application(pipeline))
+            transport = httpx.ASGITransport(application(Gateway(pipeline)))
             async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
                 yield client, echo
 
@@ -101,12 +102,13 @@ async def test_an_unknown_model_is_404_and_a_bad_field_400() -> None:
     assert "did you mean house:none:direct" in unknown.json()["error"]["message"]
 
 
-async def test_health_is_the_engines() -> None:
-    async with gateway() as (client, echo):
-        well = await client.get("/healthz")
-        echo.failures = []
+async def test_ready_is_the_engines_affair_and_health_the_gateways() -> None:
+    async with gateway(models=("pocket",)) as (client, echo):
+        well = await client.get("/readyz")
+        echo.models = ()
+        ill, alive = await client.get("/readyz"), await client.get("/healthz")
 
-    assert well.status_code == 200
+    assert (well.status_code, ill.status_code, alive.status_code) == (200, 503, 200)
 
 
 def test_a_port_in_use_is_refused_in_one_sentence() -> None:

@@ -35,7 +35,7 @@ DIRECT = Combination.parse("base:none:direct")
 
 @pytest.fixture
 async def pipeline(running: Running) -> AsyncIterator[Pipeline]:
-    async with Pipeline(running.stack, running.engine.transport) as pipeline:
+    async with Pipeline(running.stack, running.engine.server) as pipeline:
         yield pipeline
 
 

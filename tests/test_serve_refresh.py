@@ -17,9 +17,9 @@ from retrieval.settings import RetrieverSettings
 from retrieval.store import DOCUMENTS
 from serve.chat import Answer
 from serve.combination import Combination
-from serve.gateway import listen, serve
 from serve.opened import open_all
 from serve.pipeline import Pipeline
+from serve.running import listen, serve
 from serve.stack import Stack
 from serve.strategies import StrategySettings
 from tests.serve_stub import echoing
@@ -86,7 +86,7 @@ async def document(client: httpx.AsyncClient) -> str:
 async def test_answers_cite_the_new_generation_and_no_question_fails_meanwhile(
     tmp_path: Path, settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve.gateway.REFRESH_SECONDS", 0.05)
+    monkeypatch.setattr("serve.running.REFRESH_SECONDS", 0.05)
     publish(tmp_path, settings, "old")
 
     seen: list[list[str]] = [[], [], [], []]
@@ -197,7 +197,7 @@ def test_where_nothing_was_published_nothing_is_opened(tmp_path: Path, settings:
 async def test_an_index_is_looked_at_again_after_a_mistake_of_ours(
     tmp_path: Path, settings: BuildSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("serve.gateway.REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr("serve.running.REFRESH_SECONDS", 0.01)
     publish(tmp_path, settings, "old")
     looked = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,0 +1,128 @@
+"""`serve up`: a gateway on a socket, until it is told to stop.
+
+Knows nothing of requests.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from typing import Final
+
+import uvicorn
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.routing import BaseRoute
+
+from serve import log, page
+from serve.admission import GatewaySettings
+from serve.capture import Capture
+from serve.chat import ServeError
+from serve.door import LOOPBACK
+from serve.gateway import Gateway, application, guarded
+from serve.metrics import Metrics
+from serve.pipeline import Pipeline, probe_adapters
+from serve.upstream import Patience
+
+REFRESH_SECONDS: Final = 5.0
+"""How often the indexes are looked at: a few bytes each, unless one has a new generation."""
+
+_logger = logging.getLogger(__name__)
+
+
+def listen(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """A socket of this address, bound before anything slow is started."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ServeError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
+    return listener
+
+
+def patience(settings: GatewaySettings) -> Patience:
+    """How long a gateway waits for its engine; a caller who is turned away can come back, so it asks twice at most."""
+    return Patience(
+        connect=2.0,
+        first=settings.first_token_seconds,
+        idle=settings.idle_seconds,
+        whole=settings.total_seconds,
+        back_off=(0.0,),
+    )
+
+
+async def serve(pipeline: Pipeline, listener: socket.socket, measured: socket.socket | None = None) -> None:
+    """Answer until SIGTERM or SIGINT; then no new questions, and some time for those under way.
+
+    On `measured`, a socket of its own, stand the metrics.
+    """
+    file, metrics = pipeline.stack.capture, Metrics()
+    with Capture(file) if file else nullcontext() as capture:
+        observers = (log.tell, metrics.observe, *([capture.observe] if capture else []))
+        gateway = Gateway(pipeline, observers)
+        metrics.running.set_function(lambda: gateway.admission.running)
+        metrics.waiting.set_function(lambda: gateway.admission.waiting)
+        async with pipeline, _refreshed(pipeline), _told(metrics, measured):
+            await probe_adapters(pipeline)
+            await _answer(gateway, page.routes(capture), listener)
+
+
+async def _answer(gateway: Gateway, extra: Sequence[BaseRoute], listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    app = guarded(application(gateway, extra), gateway, LOOPBACK if host in LOOPBACK else None)
+    listener.listen(2048)  # from now on nobody is turned away
+    address, first = f"http://{host}:{port}", gateway.pipeline.stack.combinations[0]
+    _logger.info("%d combinations at %s (open it in a browser), for instance:", len(gateway.offered), address)
+    _logger.info('python -m serve ask %s "Who are you?" --url %s/v1', first, address)
+    settings = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=round(gateway.settings.drain_seconds),
+    )
+    await uvicorn.Server(settings).serve(sockets=[listener])
+
+
+@asynccontextmanager
+async def _told(metrics: Metrics, listener: socket.socket | None) -> AsyncIterator[None]:
+    """Inside, Prometheus reads the metrics at `/metrics` of this socket."""
+
+    async def text(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    if listener is None:
+        yield
+        return
+    app = web.Application()
+    app.router.add_get("/metrics", text)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.SockSite(runner, listener).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _refreshed(pipeline: Pipeline) -> AsyncIterator[None]:
+    """Inside, answers come from what was published last, a few seconds late."""
+
+    async def refresh() -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            try:
+                await asyncio.to_thread(pipeline.refresh)
+            except Exception:  # ours to mend; what is open goes on answering
+                _logger.exception("a new generation could not be taken up")
+
+    task = asyncio.create_task(refresh())
+    try:
+        yield
+    finally:
+        task.cancel()
