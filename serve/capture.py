@@ -93,15 +93,13 @@ class Capture:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: Final = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._resume()
-            os.fchmod(self._file, 0o600)  # it may have been made by other means
-        except BlockingIOError:
-            raise ServeError(
-                f"{path}: another gateway captures to this file; give each a `capture:` of its own"
-            ) from None
         except OSError as error:
-            raise ServeError(f"{path}: chats cannot be kept here ({error.strerror}); name another `capture:`") from None
+            raise self._unfit(error) from None
+        try:
+            self._take()
+        except BaseException:
+            os.close(self._file)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -149,6 +147,21 @@ class Capture:
         self._ids[name] = None
         if len(self._ids) > MOST_IDS:
             self._ids.popitem(last=False)
+
+    def _take(self) -> None:
+        """Have the file for ourselves, and know what is in it."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._resume()
+            os.fchmod(self._file, 0o600)  # it may have been made by other means
+        except BlockingIOError:
+            why = "another gateway captures to this file; give each a `capture:` of its own"
+            raise ServeError(f"{self._path}: {why}") from None
+        except OSError as error:
+            raise self._unfit(error) from None
+
+    def _unfit(self, error: OSError) -> ServeError:
+        return ServeError(f"{self._path}: chats cannot be kept here ({error.strerror}); name another `capture:`")
 
     def _resume(self) -> None:
         """The latest ids of the file; half a line at its end, left by a power cut, goes."""

@@ -169,7 +169,7 @@ def test_four_answers_are_written_at_once_each_with_its_figures(browser: Browser
             expect(seen.card(one).locator(".text")).to_contain_text(heard)
             first, whole, tokens, speed = seen.card(one).locator("dd").all_inner_texts()
             assert float(first.split()[0]) <= float(whole.split()[0])
-            assert re.fullmatch(r"8 after \d+", tokens)
+            assert re.fullmatch(r"\d+ in, 8 out", tokens)
             assert float(speed.replace(",", "")) > 0
             assert seen.card(one).locator("details").count() == (2 if ":words:" in one else 0)
         assert {url.partition(plain.url)[0] for url in seen.asked} <= {"", "data:,"}

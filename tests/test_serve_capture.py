@@ -106,8 +106,11 @@ def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_two_gateways_do_not_share_a_file(tmp_path: Path) -> None:
-    with Capture(tmp_path / "chats.jsonl"), pytest.raises(ServeError, match="another gateway captures"):
-        Capture(tmp_path / "chats.jsonl")
+    with Capture(tmp_path / "chats.jsonl"):
+        before = sorted(Path("/proc/self/fd").iterdir())
+        with pytest.raises(ServeError, match="another gateway captures"):
+            Capture(tmp_path / "chats.jsonl")
+        assert sorted(Path("/proc/self/fd").iterdir()) == before
 
     Capture(tmp_path / "chats.jsonl").__exit__()
 
