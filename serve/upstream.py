@@ -19,6 +19,8 @@ from serve.chat import Message, Reply, Requested, Sampling, ServeError, Unavaila
 JSON: Final = {"Content-Type": "application/json"}
 TOO_MANY: Final = 429
 STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
+BACK_OFF: Final = (0.1, 0.5, 2.0)
+"""Seconds between attempts: an engine that is busy recovers within these, one that is gone does not."""
 KEEP_ALIVE: Final = 3.0
 """Seconds an idle connection is kept: less than vLLM keeps it, which would otherwise hang up on a question."""
 
@@ -45,8 +47,8 @@ class Patience:
     """Between two pieces of it."""
     whole: float = 600.0
     """For an answer in one piece."""
-    back_off: tuple[float, ...] = (0.1, 0.5, 2.0)
-    """An engine that is busy recovers within these, one that is gone does not."""
+    back_off: tuple[float, ...] | None = None
+    """None: BACK_OFF."""
 
 
 PATIENT: Final = Patience()
@@ -99,7 +101,8 @@ class Line:
         url, data, why = f"{self.server.url}/{route}", json.dumps(body).encode(), ""
         streamed = "stream" in body
         seconds = self.patience.first if streamed else self.patience.whole
-        for wait in (*self.patience.back_off, None):
+        back_off = BACK_OFF if self.patience.back_off is None else self.patience.back_off
+        for wait in (*back_off, None):
             try:
                 async with asyncio.timeout(seconds):
                     response = await self.http.post(url, data=data, headers=JSON | headers)
@@ -117,7 +120,7 @@ class Line:
                     raise ServeError(f"{self.server.url} {why}")
             if wait is not None:
                 await asyncio.sleep(wait)
-        attempts = len(self.patience.back_off) + 1
+        attempts = len(back_off) + 1
         raise Unavailable(f"{self.server.url} {why}" + (f"; {attempts} attempts" if attempts > 1 else ""))
 
     async def models(self) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Claims about the real engine: the numbers it gives, the official client at its gateway, and its end."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from serve.engine import Engine
 from serve.pipeline import Pipeline, probe_adapters
 from serve.stack import EngineSettings, Stack
 from serve.strategies import StrategySettings
+from serve.upstream import Chunk
 from tests.conftest import Running
 from tests.tiny import make_adapter, make_model
 
@@ -89,7 +91,9 @@ async def test_usage_is_what_the_tokenizer_counts_streamed_or_not(pipeline: Pipe
     assert whole.usage.prompt_tokens == len(tokenizer.encode(rendered).ids)
     assert (whole.usage.completion_tokens, whole.finish_reason) == (9, "length")
     assert (streamed.text, streamed.usage) == (whole.text, whole.usage)
-    assert "".join(piece for piece in pieces if isinstance(piece, str)) == whole.text
+    chunks = [piece.data for piece in pieces if isinstance(piece, Chunk)]
+    words = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(words) == whole.text
 
 
 async def test_a_question_that_does_not_fit_is_refused_with_the_limit(pipeline: Pipeline) -> None:
@@ -213,8 +217,22 @@ def test_the_official_client_streams_the_same_answer_sources_first(client: opena
 def test_the_official_client_hears_what_is_wrong(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="did you mean house:none:direct"):
         client.chat.completions.create(**asking("hous:none:direct"))
-    with pytest.raises(openai.BadRequestError, match="logit_bias"):
-        client.chat.completions.create(**asking("base:none:direct"), logit_bias={"1": 1})
+    with pytest.raises(openai.BadRequestError, match="store: "):
+        client.chat.completions.create(**asking("base:none:direct"), store=True)
+
+
+def test_the_official_client_may_ask_for_all_that_the_engine_offers(client: openai.OpenAI) -> None:
+    schema = {"name": "yes", "schema": {"type": "object", "properties": {"a": {"enum": ["b"]}}, "required": ["a"]}}
+    asked = asking("house:lexical:told") | {"n": 2, "logprobs": True, "top_logprobs": 2, "seed": 1, "temperature": 0.5}
+
+    answer = client.chat.completions.create(
+        **asked, response_format={"type": "json_schema", "json_schema": schema}, extra_body={"top_k": 5}
+    )
+
+    assert [json.loads(choice.message.content or "") for choice in answer.choices] == [{"a": "b"}] * 2
+    assert all(
+        choice.logprobs and len((choice.logprobs.content or [])[0].top_logprobs) == 2 for choice in answer.choices
+    )
 
 
 def test_the_command_line_lists_and_asks(front: tuple[subprocess.Popen[str], str]) -> None:
