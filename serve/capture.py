@@ -124,10 +124,14 @@ class Capture:
             _logger.warning("%s: chats are kept again; %d were lost", self._path, self._lost)
             self._lost = 0
 
+    def knows(self, feedback: Feedback) -> bool:
+        """Whether the chat it is about was kept."""
+        return feedback.id.removeprefix(COMPLETION) in self._ids
+
     def hear(self, feedback: Feedback) -> None:
         """Keep what a person says of a chat; Refusal when it was never kept, or this cannot be."""
         name = feedback.id.removeprefix(COMPLETION)
-        if name not in self._ids:
+        if not self.knows(feedback):
             raise Refusal(404, f"there is no captured chat {feedback.id!r}; its answer's `id` is meant", param="id")
         said = {key: value for key, value in asdict(feedback).items() if key != "id" and value}
         try:

@@ -101,6 +101,16 @@ def test_the_count_the_line_and_the_kept_chat_are_of_one_request(tmp_path: Path)
     assert "unsafe" not in page.headers["content-security-policy"]
 
 
+def test_whoever_rates_an_answer_the_moment_it_is_there_is_heard(tmp_path: Path) -> None:
+    with up(tmp_path) as gateway, httpx.Client(base_url=gateway.url, timeout=30) as client:
+        heard = []
+        for _ in range(25):
+            answer = client.post("/v1/chat/completions", json=ASKED | {"stream": False}).json()
+            heard.append(client.post("/v1/feedback", json={"id": answer["id"], "rating": "up"}).status_code)
+
+    assert heard == [200] * 25
+
+
 def test_a_refused_question_is_not_kept_and_cannot_be_rated(tmp_path: Path) -> None:
     with up(tmp_path) as gateway:
         gateway.echo.failures = [400]
