@@ -36,7 +36,7 @@ from serve.combination import Combination
 from serve.hands import counter
 from serve.stack import Stack
 from serve.strategies import STREAMED, Strategy, build, passages
-from serve.wire import ChatRequest, Refusal
+from serve.asked import ChatRequest, Refusal, read
 from train.overlap import Text, check, read_texts
 
 Row = dict[str, Any]
@@ -128,7 +128,7 @@ def _chosen(chats: Sequence[Captured], wanted: Wanted, made: Curated) -> Iterato
     """The chats that are wanted and whose answer may be held up as right."""
     for chat in chats:
         try:
-            asked = ChatRequest.parse(json.dumps({"model": chat.combination, "messages": chat.messages}).encode())
+            asked = read(ChatRequest, json.dumps({"model": chat.combination, "messages": chat.messages}).encode())
             turns = tuple(turn.text for turn in asked.messages if turn.role == "user")
             talk = Talk(chat=chat, query=asked.query(), turns=turns)
         except Refusal as refusal:
