@@ -30,13 +30,13 @@ from scripts.make_sft import reasons
 from scripts.prompts import Others, Silent
 from scripts.targets import says
 from scripts.teacher import Dropped
+from serve.asked import ChatRequest, Refusal, read
 from serve.capture import Captured, read_captured
 from serve.chat import Message, ServeError
 from serve.combination import Combination
 from serve.hands import counter
 from serve.stack import Stack
 from serve.strategies import STREAMED, Strategy, build, passages
-from serve.asked import ChatRequest, Refusal, read
 from train.overlap import Text, check, read_texts
 
 Row = dict[str, Any]
