@@ -32,7 +32,7 @@ from scripts.targets import says
 from scripts.teacher import Dropped
 from serve.asked import ChatRequest, Refusal, read
 from serve.capture import Captured, read_captured
-from serve.chat import Message, ServeError
+from serve.chat import Conversation, Message, ServeError
 from serve.combination import Combination
 from serve.hands import counter
 from serve.stack import Stack
@@ -128,11 +128,12 @@ def _chosen(chats: Sequence[Captured], wanted: Wanted, made: Curated) -> Iterato
     """The chats that are wanted and whose answer may be held up as right."""
     for chat in chats:
         try:
-            asked = read(ChatRequest, json.dumps({"model": chat.combination, "messages": chat.messages}).encode())
+            body = json.dumps({"model": chat.combination, "messages": chat.messages})
+            asked = read(ChatRequest, body.encode())
             turns = tuple(turn.text for turn in asked.messages if turn.role == "user")
             talk = Talk(chat=chat, query=asked.query(), turns=turns)
         except Refusal as refusal:
-            made.left_out.append(Dropped(id=chat.id, question="", why=f"not a chat of words: {refusal}"))
+            made.left_out.append(Dropped(id=chat.id, question="", why=f"no longer a question: {refusal}"))
             continue
         if why := wanted.why_not(chat) or _unusable(talk):
             made.left_out.append(talk.dropped(why))
@@ -143,6 +144,8 @@ def _chosen(chats: Sequence[Captured], wanted: Wanted, made: Curated) -> Iterato
 def _unusable(talk: Talk) -> str:
     if not talk.turns[-1].strip():
         return "empty question"
+    if isinstance(talk.query, Conversation) or "tools" in talk.chat.sampling:
+        return "tools: neither a row nor a candidate here can hold them"
     if talk.chat.correction.strip():
         return ""
     if talk.chat.rating == "down":
@@ -250,8 +253,7 @@ def _cannot_be_rendered(strategy: str, stack: Stack) -> str:
 
 def _given(message: Message) -> Row:
     """A turn of the prompt; the model is not to learn what it or a demonstration said before."""
-    turn = asdict(message)
-    return turn | {"weight": 0} if message.role == "assistant" else turn
+    return {**message.as_sent(), **({"weight": 0} if message.role == "assistant" else {})}
 
 
 # --- the command

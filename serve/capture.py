@@ -11,7 +11,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -78,6 +78,7 @@ class Captured:
     text: str
     sources: tuple[Hit, ...]
     finish_reason: str
+    sampling: Mapping[str, Any] = field(default_factory=dict)
     rating: Rating | None = None
     correction: str = ""
 
@@ -225,6 +226,7 @@ def _chat(kept: Mapping[str, Any]) -> Captured:
         text=str(kept["text"]),
         sources=tuple(_hits(kept["sources"])),
         finish_reason=str(kept["finish_reason"]),
+        sampling=dict(kept["sampling"]),
     )
 
 

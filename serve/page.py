@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from serve.asked import Refusal
 from serve.capture import Capture, Feedback
+from serve.visit import Gone, body_of
 
 FEEDBACK_BYTES: Final = 256 << 10
 """The longest body of a feedback; its fields have limits of their own."""
@@ -57,19 +58,12 @@ def routes(capture: Capture | None) -> list[BaseRoute]:
                 raise Refusal(
                     404, "nothing is captured here, so there is nothing to rate; the stack names no `capture:`"
                 )
-            feedback = Feedback.parse(await _body(request))
+            feedback = Feedback.parse(await body_of(request.receive, request.scope, FEEDBACK_BYTES))
             capture.hear(feedback)
+        except Gone:
+            return Response(status_code=499)
         except Refusal as refusal:
             return JSONResponse(refusal.body, refusal.status)
         return JSONResponse({"id": feedback.id, "object": "feedback"})
 
     return [Route("/", show), Route("/v1/feedback", hear, methods=["POST"])]
-
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > FEEDBACK_BYTES:
-            raise Refusal(413, f"a feedback has at most {FEEDBACK_BYTES >> 10} KiB")
-    return body

@@ -46,6 +46,12 @@ GOOD = Captured(
 )
 
 
+CALLED = (
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": {}}]},
+    {"role": "tool", "content": "1891", "tool_call_id": "c1"},
+)
+
+
 def said(*turns: str, **changes: Any) -> Captured:
     """A chat of these turns, the person's first."""
     roles = ("user", "assistant")
@@ -145,6 +151,8 @@ def test_a_correction_replaces_the_answer_even_of_a_chat_that_was_rated_down() -
         (replace(GOOD, rating="down"), {"rating": "any"}, "rated down and not corrected"),
         (replace(GOOD, finish_reason="length"), {}, "broken off"),
         (replace(GOOD, text=" "), {}, "empty answer"),
+        (replace(GOOD, sampling={"tools": [{"type": "function"}]}), {}, "tools: "),
+        (replace(GOOD, messages=(*GOOD.messages, *CALLED)), {}, "tools: "),
         (replace(GOOD, combination="house:hybrid:reasoned"), {}, "its words are lost"),
         (replace(GOOD, combination="house:hybrid:gone"), {}, "its prompt is lost"),
         (GOOD, {"combinations": ("base:*",)}, "not asked for: it is by house:hybrid:told"),

@@ -28,7 +28,6 @@ from serve.pipeline import Pipeline
 from serve.running import listen
 from serve.stack import Stack
 from serve.strategies import StrategySettings
-from tests.exchanges import answered
 from tests.serve_stub import CUT, Echo, echoing
 from tests.tiny_search import make_embedder
 
@@ -99,9 +98,11 @@ def site(index: Path, capture: Capture | None = None, key: str = "", strategies:
         listener.listen()
         server = uvicorn.Server(uvicorn.Config(lambda *_: None, log_config=None))
 
+        observers = [capture.observe] if capture else []
+
         async def run() -> None:
             async with Pipeline(stack) as pipeline:
-                app = application(Gateway(pipeline), served.routes(capture))
+                app = application(Gateway(pipeline, observers), served.routes(capture))
                 server.config.app = _locked(app, key) if key else app
                 await server.serve(sockets=[listener])
 
@@ -309,7 +310,6 @@ def test_a_vote_and_a_correction_reach_the_file(browser: Browser, index: Path, t
         looking(browser, open_site, of("base:none:direct")) as seen,
     ):
         page = seen.page
-        page.on("response", lambda response: _keep(kept, response))
         ask(seen, "Who?")
         page.get_by_role("button", name="A bad answer").click()
         expect(page.get_by_role("button", name="A bad answer")).to_have_attribute("aria-pressed", "true")
@@ -318,15 +318,11 @@ def test_a_vote_and_a_correction_reach_the_file(browser: Browser, index: Path, t
         expect(page.locator(".votes [role=status]")).to_have_text("Kept, with the correction.")
 
     rows = [json.loads(line) for line in (tmp_path / "chats.jsonl").read_text().splitlines()]
+    assert (rows[0]["messages"], rows[0]["text"]) == (
+        [{"role": "user", "content": "Who?"}],
+        "pocket heard Question: Who? ",
+    )
     assert [row["feedback"] for row in rows[1:]] == [{"rating": "down"}, {"correction": "Oda"}]
-
-
-def _keep(kept: Capture, response: Any) -> None:
-    """What the gateway does with an answer that has ended."""
-    if response.url.endswith("/v1/chat/completions"):
-        response.finished()
-        name = json.loads(response.text().split("\n\n")[0].removeprefix("data: "))["id"]
-        kept.observe(answered(id=name.removeprefix("chatcmpl-")))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

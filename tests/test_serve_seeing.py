@@ -1,0 +1,111 @@
+"""`serve up` as a process over a stub of the engine: what it counts, logs and keeps of one conversation agree."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from serve.capture import read_captured
+from tests.serve_stub import Echo, echoing
+
+SECRET = "the passphrase of the vault is plover"
+ASKED = {"model": "base:none:direct", "messages": [{"role": "user", "content": SECRET}], "stream": True}
+
+
+@dataclass
+class Up:
+    """A gateway that is a process."""
+
+    url: str
+    metrics: str
+    said: list[str]
+    """Its log, line by line."""
+    echo: Echo
+
+
+@contextmanager
+def up(folder: Path) -> Iterator[Up]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with echoing() as echo:
+        (folder / "stack.yaml").write_text(
+            f"model: m\nurl: {echo.url}\nstrategies: {{direct: {{kind: direct}}}}\ncapture: kept/chats.jsonl\n"
+        )
+        command = [sys.executable, "-m", "serve", "up", str(folder / "stack.yaml"), "--port", "0"]
+        with subprocess.Popen([*command, "--metrics", str(port)], stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr
+                said = []
+                for line in process.stderr:
+                    said.append(line)
+                    if "python -m serve ask" in line:
+                        break
+                heard = Thread(target=lambda: said.extend(process.stderr or ()))
+                heard.start()
+                url = said[-1].split()[-1].removesuffix("/v1")
+                yield Up(url, f"http://127.0.0.1:{port}/metrics", said, echo)
+                process.terminate()
+                process.wait(30)
+                heard.join(10)
+            finally:
+                process.kill()
+
+
+def test_the_count_the_line_and_the_kept_chat_are_of_one_request(tmp_path: Path) -> None:
+    with up(tmp_path) as gateway, httpx.Client(base_url=gateway.url, timeout=30) as client:
+        answer = client.post("/v1/chat/completions", json=ASKED)
+        name = json.loads(answer.text.split("\n\n")[0].removeprefix("data: "))["id"]
+        unknown = client.post("/v1/chat/completions", json=ASKED | {"model": f"{SECRET}:none:direct"})
+        kept = client.post("/v1/feedback", json={"id": name, "rating": "up"})
+        stranger = client.post("/v1/feedback", json={"id": "chatcmpl-0", "rating": "up"})
+        huge = client.post("/v1/feedback", json={"id": name, "comment": "x" * 300_000})
+        counted = httpx.get(gateway.metrics).text
+        public = client.get("/metrics")
+        page = client.get("/")
+
+    assert [one.status_code for one in (answer, unknown, kept, stranger, huge, public)] == [
+        200,
+        404,
+        200,
+        404,
+        413,
+        404,
+    ]
+    lines = [json.loads(line) for line in gateway.said if line.startswith("{")]
+    assert [(one["id"], one["status"]) for one in lines] == [
+        (answer.headers["x-request-id"], 200),
+        (unknown.headers["x-request-id"], 404),
+    ]
+    (chat,) = read_captured(tmp_path / "kept" / "chats.jsonl")
+    assert (chat.id, chat.rating) == (answer.headers["x-request-id"], "up")
+    assert (chat.messages[0]["content"], chat.text.strip()) == (SECRET, f"m heard Question: {SECRET}")
+    totals = {
+        (one.labels["combination"], one.labels["status"]): one.value
+        for family in text_string_to_metric_families(counted)
+        for one in family.samples
+        if one.name == "fulcrum_requests_total"
+    }
+    assert totals == {("base:none:direct", "200"): 1, ("unknown", "404"): 1}
+    assert SECRET not in counted + "".join(gateway.said)
+    assert re.search(r"script-src 'sha256-[\w+/]+=*'; style-src 'sha256-", page.headers["content-security-policy"])
+    assert "unsafe" not in page.headers["content-security-policy"]
+
+
+def test_a_refused_question_is_not_kept_and_cannot_be_rated(tmp_path: Path) -> None:
+    with up(tmp_path) as gateway:
+        gateway.echo.failures = [400]
+        refused = httpx.post(f"{gateway.url}/v1/chat/completions", json=ASKED)
+        votes = httpx.post(f"{gateway.url}/v1/feedback", json={"id": refused.headers["x-request-id"], "rating": "up"})
+
+    assert (refused.status_code, votes.status_code) == (400, 404)
+    assert (tmp_path / "kept" / "chats.jsonl").read_text() == ""
