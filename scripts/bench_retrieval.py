@@ -27,6 +27,7 @@ from retrieval.console import Parser, stop_politely
 from retrieval.embed import PACKAGED, locate
 from retrieval.vectors import Kind, Vectors, turned
 from scripts.bench_ours import STORES as OURS
+from scripts.bench_peers import peers_are_there
 from scripts.bench_tables import (
     Row,
     Work,
@@ -62,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def stores(options: argparse.Namespace) -> None:
     """A table for every size."""
-    chosen = [*OURS, *(PEERS if peers_are_there(options.peers) else ())]
+    chosen = [*OURS, *(PEERS if peers_are_there(options.peers, "peers.txt") else ())]
     chosen = [store for store in chosen if not options.only or store in options.only]
     for size in options.sizes:
         what = f"vectors of {options.vectors.name}" if options.vectors else MADE
@@ -138,7 +139,7 @@ def told(contestant: str, step: str, measured: Row) -> Row:
 
 def embedding(options: argparse.Namespace) -> None:
     """Texts a second: ours, and the library that it stands on at each of its settings."""
-    chosen = ["fulcrum", *(ENCODERS if peers_are_there(options.peers) else ())]
+    chosen = ["fulcrum", *(ENCODERS if peers_are_there(options.peers, "peers.txt") else ())]
     texts = some_texts(options.texts, options.count)
     work = Work(what=f"texts of {options.texts or 'the demo'}, {PACKAGED}", rows=len(texts), questions=0)
     rows = remembered(options.json, work)
@@ -170,18 +171,6 @@ def questions(options: argparse.Namespace) -> None:
         took = ask_all(vectors, asked_texts)
     Console(width=150).print(questions_table(f"{size:,} x {vectors.dimension}, {vectors.kind}", took))
     print(questions_reading(took))
-
-
-def peers_are_there(python: Path) -> bool:
-    if python.exists():
-        return True
-    folder = python.parent.parent
-    print(
-        f"{python}: no peers are here, so ours is measured alone. To make them: "
-        f"python3 -m venv {folder} && {folder}/bin/pip install -r requirements/peers.txt",
-        file=sys.stderr,
-    )
-    return False
 
 
 def _parser() -> Parser:

@@ -27,6 +27,7 @@ from retrieval.files import FileError
 from scripts.bench_added import goals, overload_row, requests_row, streams_row, table
 from scripts.bench_engine import engine
 from scripts.bench_paths import ROOT, BenchError, Way, fulcrum, litellm, stub
+from scripts.bench_peers import peers_are_there
 from scripts.bench_stub import Timing
 from scripts.bench_tables import Row, remember, remembered
 from scripts.bench_texts import some_questions
@@ -174,14 +175,8 @@ def _repeated(
 
 def _ways(running: ExitStack, direct: Way, settings: Row, options: argparse.Namespace) -> list[Way]:
     ways = [direct, running.enter_context(fulcrum(direct, settings))]
-    if options.litellm.exists():
+    if peers_are_there(options.litellm, "clients.txt"):
         return [*ways, running.enter_context(litellm(direct, options.litellm))]
-    folder = options.litellm.parent.parent
-    print(
-        f"{options.litellm}: not here, so ours is measured alone. To make it: "
-        f"python3 -m venv {folder} && {folder}/bin/pip install -r requirements/clients.txt",
-        file=sys.stderr,
-    )
     return ways
 
 

@@ -1,10 +1,12 @@
 """What several test files share: one real engine, whose start is what takes the time, and a folder to train in."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +14,9 @@ from serve.engine import Engine
 from serve.stack import EngineSettings, Stack
 from serve.strategies import StrategySettings
 from tests.tiny import make_adapter, make_model
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,20 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     )
     with Engine(stack, folder / "engine.log") as engine:
         yield Running(stack, engine, folder / "engine.log")
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A real one; no longer than a module, since it holds an event loop that other tests want."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium here; apt-get install chromium")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="module")

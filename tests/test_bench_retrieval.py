@@ -9,7 +9,8 @@ import pytest
 
 from retrieval.vectors import CLOSENESS, turned
 from scripts import bench_tables, bench_vectors, peers
-from scripts.bench_retrieval import compare, lay_out, main, one_step, peers_are_there
+from scripts.bench_peers import peers_are_there
+from scripts.bench_retrieval import compare, lay_out, main, one_step
 from scripts.bench_tables import Work, embedding_reading, figures, reading, remember, remembered, stores_table
 from scripts.bench_texts import some_questions, some_texts
 from scripts.bench_vectors import made_vectors, nearest
@@ -108,7 +109,7 @@ def test_a_file_keeps_each_piece_of_work_apart(tmp_path: Path) -> None:
 
 
 def test_without_peers_it_says_how_to_make_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not peers_are_there(Path("nowhere/bin/python"))
+    assert not peers_are_there(Path("nowhere/bin/python"), "peers.txt")
     assert "python3 -m venv nowhere && nowhere/bin/pip install" in capsys.readouterr().err
 
 

@@ -2,10 +2,8 @@
 
 import json
 import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from serve.pipeline import Pipeline
 from serve.running import listen
 from serve.stack import Stack
 from serve.strategies import StrategySettings
+from tests.serve_process import up
 from tests.serve_stub import CUT, Echo, echoing
 
 ASKED = {"model": "house:none:direct", "messages": [{"role": "user", "content": "Who?"}]}
@@ -118,19 +117,6 @@ def test_a_port_in_use_is_refused_in_one_sentence() -> None:
 
         with pytest.raises(ServeError, match=r"port \d+ cannot be used .*--port"):
             listen(other.getsockname()[1])
-
-
-@contextmanager
-def up(stack: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`python -m serve up` and its URL, from the moment it says that it is ready; killed when the test fails."""
-    command = [sys.executable, "-m", "serve", "up", str(stack), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr
-            said = next(line for line in process.stderr if "python -m serve ask" in line)
-            yield process, said.split()[-1]
-        finally:
-            process.kill()
 
 
 def test_sigterm_lets_the_question_under_way_finish(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from serve.stack import EngineSettings, Stack
 from serve.strategies import StrategySettings
 from serve.upstream import Chunk
 from tests.conftest import Running
+from tests.serve_process import up
 from tests.tiny import make_adapter, make_model
 
 pytestmark = pytest.mark.engine
@@ -162,14 +163,8 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess
     (folder / "corpus.jsonl").write_text('{"_id": "varn", "title": "Varn", "text": "Odo rules Varn."}\n')
     build(read_documents(folder / "corpus.jsonl"), folder / "index", BuildSettings())
     (folder / "stack.yaml").write_text(STACK)
-    command = [sys.executable, "-m", "serve", "up", str(folder / "stack.yaml"), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr
-            said = next(line for line in process.stderr if "python -m serve ask" in line)
-            yield process, said.split()[-1]
-        finally:
-            process.kill()
+    with up(folder / "stack.yaml") as served:
+        yield served
 
 
 @pytest.fixture

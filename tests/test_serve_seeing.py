@@ -3,8 +3,6 @@
 import json
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.capture import read_captured
+from tests import serve_process
 from tests.serve_stub import Echo, echoing
 
 SECRET = "the passphrase of the vault is plover"
@@ -41,24 +40,14 @@ def up(folder: Path) -> Iterator[Up]:
         (folder / "stack.yaml").write_text(
             f"model: m\nurl: {echo.url}\nstrategies: {{direct: {{kind: direct}}}}\ncapture: kept/chats.jsonl\n"
         )
-        command = [sys.executable, "-m", "serve", "up", str(folder / "stack.yaml"), "--port", "0"]
-        with subprocess.Popen([*command, "--metrics", str(port)], stderr=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stderr
-                said = []
-                for line in process.stderr:
-                    said.append(line)
-                    if "python -m serve ask" in line:
-                        break
-                heard = Thread(target=lambda: said.extend(process.stderr or ()))
-                heard.start()
-                url = said[-1].split()[-1].removesuffix("/v1")
-                yield Up(url, f"http://127.0.0.1:{port}/metrics", said, echo)
-                process.terminate()
-                process.wait(30)
-                heard.join(10)
-            finally:
-                process.kill()
+        with serve_process.up(folder / "stack.yaml", "--metrics", str(port)) as (process, url):
+            said: list[str] = []
+            heard = Thread(target=lambda: said.extend(process.stderr or ()))
+            heard.start()
+            yield Up(url.removesuffix("/v1"), f"http://127.0.0.1:{port}/metrics", said, echo)
+            process.terminate()
+            process.wait(30)
+            heard.join(10)
 
 
 def test_the_count_the_line_and_the_kept_chat_are_of_one_request(tmp_path: Path) -> None:
