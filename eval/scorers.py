@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from eval.calls import calls_of, names_of, once, refuse, same_arguments, same_calls
 from eval.task import Example, ScorerSettings
+from serve.strategies import MARKER
 
 Scorer = Callable[[Example, str, Sequence[str]], float]
 """(example, what was said, the passages in the prompt, `[S1]` first) -> 0..1"""
@@ -157,7 +158,7 @@ def cited_in(text: str) -> set[int]:
     """
     listed = (_first_object(text) or {}).get("sources")
     numbers = [n for n in listed if isinstance(n, int)] if isinstance(listed, list) else []
-    return {*numbers, *(int(n) for n in re.findall(r"\[S(\d{1,9})\]", text))}
+    return {*numbers, *map(int, MARKER.findall(text))}
 
 
 SCORERS: Final[Mapping[str, Callable[[ScorerSettings], Scorer]]] = {

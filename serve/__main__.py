@@ -15,10 +15,10 @@ from retrieval.passage import RetrievalError
 from serve.chat import ServeError
 from serve.combination import NAME
 from serve.engine import Engine
-from serve.keys import Keys, new_key
+from serve.keys import new_key
 from serve.opened import open_all
 from serve.pipeline import Pipeline
-from serve.running import listen, patience, serve
+from serve.running import Front, patience, serve
 from serve.stack import Stack
 
 URL: Final = "http://127.0.0.1:8000/v1"
@@ -49,13 +49,11 @@ def main() -> int:
 def up(path: Path, port: int, metrics: int | None) -> None:
     """Serve a stack until told to stop; what can be refused is refused before the engine is started."""
     stack = Stack.load(path)
-    listener, measured = listen(port), None if metrics is None else listen(metrics)
-    open_all(stack)
-    if stack.gateway.keys:
-        Keys.load(stack.gateway.keys)
-    with suppress(KeyboardInterrupt), nullcontext() if stack.url else Engine(stack) as engine:
-        server = engine.server if engine else None
-        uvloop.run(serve(Pipeline(stack, server, patience(stack.gateway)), listener, measured))
+    with suppress(KeyboardInterrupt), Front.opened(stack, port, metrics) as front:
+        open_all(stack)
+        with nullcontext() if stack.url else Engine(stack) as engine:
+            server = engine.server if engine else None
+            uvloop.run(serve(Pipeline(stack, server, patience(stack.gateway)), front))
 
 
 def models(url: str) -> list[str]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from functools import cache
 from itertools import groupby
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, cast
 
@@ -111,6 +112,8 @@ class Asked:
     user: str = ""
     """Who asks, for the caller's own books: it changes nothing."""
 
+    route: ClassVar[Route]
+
     def sampling(self, default: Sampling) -> Requested:
         """The stack's sampling, but for what this caller asks for."""
         given = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
@@ -134,11 +137,6 @@ class Asked:
             value = getattr(self, one.name)
             if one.name not in _OURS and one.name not in _SAMPLING and value not in (None, (), one.default):
                 yield one.name, value
-
-    @property
-    def words(self) -> str:
-        """All that is said, for counting."""
-        return "\n".join(str(turn["content"] or "") for turn in self.turns)
 
     @property
     def turns(self) -> tuple[Mapping[str, Any], ...]:
@@ -261,6 +259,7 @@ class SearchRequest:
     query: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    route: ClassVar[str] = "search"
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def asking(self) -> Query:
@@ -272,13 +271,13 @@ def read(kind: type[T], body: bytes) -> T:
     try:
         given = json.loads(body, parse_constant=_finite, parse_float=_finite)
         written = {key: value for key, value in given.items() if value is not None}
-        return cast(T, _ADAPTERS[kind].validate_python(written))
+        return cast(T, _adapter(cast(Any, kind)).validate_python(written))
     except (ValueError, AttributeError, RecursionError) as error:
         if not isinstance(error, ValidationError):
             raise Refusal(400, "the body is not a JSON object") from None
         problems = {_field(problem["loc"]): problem["msg"] for problem in error.errors()}
-        sentences = "; ".join(f"{name}: {_hint(name, what)}" for name, what in problems.items())
-        raise Refusal(400, sentences, param=next(iter(problems))) from None
+        sentences = "; ".join(f"{name}: {_hint(name, what)}" if name else what for name, what in problems.items())
+        raise Refusal(400, sentences, param=next(iter(problems)) or None) from None
 
 
 def chosen(model: str, offered: Mapping[str, T]) -> T:
@@ -301,9 +300,10 @@ _INSTEAD: Final[Mapping[str, str]] = {
 }
 """What took the place of fields that servers of this kind once had, or have and ignore."""
 
-_ADAPTERS: Final[Mapping[Any, TypeAdapter[Any]]] = {
-    kind: TypeAdapter(kind) for kind in (ChatRequest, CompletionRequest, SearchRequest)
-}
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _merged(turns: Sequence[Turn]) -> tuple[Message, ...]:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 
 from retrieval.files import STRICT, FileError, read_jsonl
 from retrieval.passage import Hit, Passage
@@ -52,19 +52,6 @@ class Feedback:
     def __post_init__(self) -> None:
         if not (self.rating or self.comment.strip() or self.correction.strip()):
             raise ValueError("give a rating (`up` or `down`), a comment or a correction")
-
-    @classmethod
-    def parse(cls, body: bytes) -> "Feedback":
-        """Raises Refusal, which names every field that is wrong."""
-        try:
-            return _FEEDBACK.validate_json(body)
-        except ValidationError as error:
-            wrong = {".".join(map(str, problem["loc"])): problem["msg"] for problem in error.errors()}
-            said = "; ".join(f"{name}: {what}" if name else what for name, what in wrong.items())
-            raise Refusal(400, said, param=next(iter(wrong)) or None) from None
-
-
-_FEEDBACK: Final = TypeAdapter(Feedback)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

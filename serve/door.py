@@ -4,7 +4,6 @@ ASGI, in front of every route. Knows nothing of what is behind it.
 """
 
 import uuid
-from collections.abc import Container
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,7 +15,7 @@ from serve.asked import Refusal
 from serve.keys import Keys
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+OPEN: Final = frozenset({"/", "/healthz", "/readyz"})
 """What is told without a key: nothing that anybody asked or owns."""
 
 
@@ -27,11 +26,9 @@ class Door:
     sends its own address as `Origin`. Neither is anybody whom a server without keys should answer.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys | None, hosts: Container[str] | None) -> None:
-        """`hosts` are the names under which this server may be called; None for any."""
+    def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
         self._app = app
         self._keys = keys
-        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,8 +51,8 @@ class Door:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._hosts is not None and _name(host) not in self._hosts:
-            raise Refusal(421, f"this server is not {host!r}; call it as 127.0.0.1, or start it with --host")
+        if _name(host) not in LOOPBACK:
+            raise Refusal(421, f"this server is not {host!r}; call it as 127.0.0.1")
         if origin is not None and origin.partition("://")[2] != host:
             raise Refusal(403, f"pages of {origin} may not call this server")
         if self._keys is not None and scope["path"] not in OPEN:

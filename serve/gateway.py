@@ -6,7 +6,7 @@ Knows nothing of engines, and nothing of how an answer comes about.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, Generic, TypeVar
@@ -16,23 +16,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from retrieval.passage import RetrievalError
 from serve import wire
 from serve.admission import Admission, TurnedAway
-from serve.asked import ChatRequest, CompletionRequest, Refusal, SearchRequest, chosen, read
+from serve.asked import Asked, ChatRequest, CompletionRequest, Refusal, SearchRequest, chosen, read
 from serve.chat import Answer, ServeError, Unavailable
-from serve.combination import Combination
-from serve.door import Door
 from serve.exchange import Exchange
-from serve.keys import Keys
 from serve.pipeline import Piece, Pipeline
 from serve.upstream import Chunk
 from serve.visit import Gone, Reply, Visit, body_of, unless_gone
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Asked | SearchRequest)
 Observer = Callable[[Exchange], None]
+Answering = Callable[[Reply], Awaitable[None]]
+"""What is to be done for a request as soon as it is its turn."""
 
 SOON: Final = 2
 """Seconds after which a caller may try again when the engine is not there."""
@@ -47,12 +46,9 @@ class Gateway:
         self.pipeline: Final = pipeline
         self.settings: Final = pipeline.stack.gateway
         self.admission: Final = Admission(self.settings)
+        self.offered: Final = pipeline.stack.offered
         self.started: Final = int(time.time())
         self._observers = observers
-
-    @property
-    def offered(self) -> Mapping[str, Combination]:
-        return self.pipeline.stack.offered
 
     def tell(self, exchange: Exchange) -> None:
         """What an observer cannot do is its own trouble: the answer has been given."""
@@ -72,10 +68,7 @@ def application(gateway: Gateway, extra: Sequence[BaseRoute] = ()) -> Starlette:
 
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
-        try:
-            return JSONResponse(wire.card(name, chosen(name, gateway.offered), gateway.started))
-        except Refusal as refusal:
-            return JSONResponse(refusal.body, refusal.status)
+        return JSONResponse(wire.card(name, chosen(name, gateway.offered), gateway.started))
 
     async def health(_: Request) -> Response:
         """This process answers."""
@@ -90,38 +83,31 @@ def application(gateway: Gateway, extra: Sequence[BaseRoute] = ()) -> Starlette:
         routes=[
             Route("/v1/models", models),
             Route("/v1/models/{name}", model),
-            Route("/v1/chat/completions", _Question(gateway, "chat", ChatRequest), methods=["POST"]),
-            Route("/v1/completions", _Question(gateway, "completions", CompletionRequest), methods=["POST"]),
-            Route("/v1/search", _Search(gateway, "search", SearchRequest), methods=["POST"]),
+            Route("/v1/chat/completions", _Question(gateway, ChatRequest), methods=["POST"]),
+            Route("/v1/completions", _Question(gateway, CompletionRequest), methods=["POST"]),
+            Route("/v1/search", _Search(gateway, SearchRequest), methods=["POST"]),
             Route("/healthz", health),
             Route("/readyz", ready),
             *extra,
         ],
-        exception_handlers={HTTPException: _unrouted},
+        exception_handlers={HTTPException: _unrouted, Refusal: _refused},
     )
-
-
-def guarded(app: ASGIApp, gateway: Gateway, hosts: frozenset[str] | None) -> Door:
-    """The routes behind their door; FileError when the stack's keys cannot be read."""
-    file = gateway.settings.keys
-    return Door(app, Keys.load(file) if file else None, hosts)
 
 
 class _Endpoint(Generic[T]):
     """A route that is asked something: read, let in, answered, and noted, whatever happens on the way."""
 
-    def __init__(self, gateway: Gateway, route: str, kind: type[T]) -> None:
+    def __init__(self, gateway: Gateway, kind: type[T]) -> None:
         self.gateway: Final = gateway
-        self._route: Final = route
         self._kind: Final = kind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        visit = Visit(id=scope.get("id", ""), key=scope.get("key", ""), route=self._route)
+        visit = Visit(id=scope.get("id", ""), key=scope.get("key", ""), route=self._kind.route)
         reply, status, error = Reply(send), 499, "the caller went away"
         try:
             asked = read(self._kind, await body_of(receive, scope, self.gateway.settings.body_bytes))
-            await self.check(asked, visit)
-            await unless_gone(receive, self._admitted(asked, visit, reply))
+            answering = await self.prepare(asked, visit)
+            await unless_gone(receive, self._admitted(answering, visit, reply))
             status, error = reply.status, ""
         except Gone:
             pass
@@ -132,54 +118,52 @@ class _Endpoint(Generic[T]):
         finally:
             self.gateway.tell(visit.ended(status, error))
 
-    async def _admitted(self, asked: T, visit: Visit, reply: Reply) -> None:
+    async def _admitted(self, answering: Answering, visit: Visit, reply: Reply) -> None:
         async with (
             asyncio.timeout(self.gateway.settings.total_seconds),
             self.gateway.admission.admitted(visit.key) as visit.queue_seconds,
         ):
-            await self.answer(asked, visit, reply)
+            await answering(reply)
 
-    async def check(self, asked: T, visit: Visit) -> None:
-        """Refuse what can be refused before it is anybody's turn; note what is asked."""
-        raise NotImplementedError
-
-    async def answer(self, asked: T, visit: Visit, reply: Reply) -> None:
+    async def prepare(self, asked: T, visit: Visit) -> Answering:
+        """Refuse what can be refused before it is anybody's turn; note what is asked, and give what is to be done."""
         raise NotImplementedError
 
 
 class _Question(_Endpoint[ChatRequest | CompletionRequest]):
     """A question to a combination."""
 
-    async def check(self, asked: ChatRequest | CompletionRequest, visit: Visit) -> None:
+    async def prepare(self, asked: ChatRequest | CompletionRequest, visit: Visit) -> Answering:
         gateway = self.gateway
         combination = chosen(asked.model, gateway.offered)
         visit.combination, visit.stream = str(combination), asked.stream
-        visit.sampling = asked.sampling(gateway.pipeline.stack.sampling).as_sent()
-        visit.messages = asked.turns
-        if len(asked.turns) > gateway.settings.messages:
-            most = gateway.settings.messages
-            raise Refusal(400, f"{len(asked.turns)} messages; a conversation here has at most {most}", param="messages")
+        sampling = replace(asked.sampling(gateway.pipeline.stack.sampling), id=visit.id)
+        visit.sampling, visit.messages = sampling.as_sent(), asked.turns
+        if len(visit.messages) > (most := gateway.settings.messages):
+            sentence = f"{len(visit.messages)} messages; a conversation here has at most {most}"
+            raise Refusal(400, sentence, param="messages")
         if asked.single_call and not gateway.pipeline.streams(combination):
             names = ", ".join(asked.single_call)
             why = f"{combination} asks the model more than once, or edits what it says, and has no use for {names}"
             raise Refusal(400, why, param=asked.single_call[0])
-        if problem := await gateway.pipeline.too_long(asked.words):
+        words = "\n".join(str(turn["content"] or "") for turn in visit.messages)
+        if problem := await gateway.pipeline.too_long(words):
             raise Refusal(400, problem, param="messages", code="context_length_exceeded")
-
-    async def answer(self, asked: ChatRequest | CompletionRequest, visit: Visit, reply: Reply) -> None:
-        pipeline = self.gateway.pipeline
-        combination = chosen(asked.model, self.gateway.offered)
-        query, sampling = asked.query(), replace(asked.sampling(pipeline.stack.sampling), id=visit.id)
+        query = asked.query()
         envelope = wire.Envelope(asked.route, f"{_PREFIX[asked.route]}-{visit.id}", asked.model)
-        if not asked.stream:
-            answer = await pipeline.ask(combination, query, sampling=sampling)
+
+        async def whole(reply: Reply) -> None:
+            answer = await gateway.pipeline.ask(combination, query, sampling=sampling)
             visit.answered(answer)
-            whole = envelope.whole(answer)
-            visit.unknown_citations = whole["unknown_citations"]
-            await reply.whole(200, whole)
-            return
-        async with aclosing(pipeline.stream(combination, query, sampling)) as pieces:
-            await _relay(pieces, envelope, asked.include_usage, visit, reply)
+            said = envelope.whole(answer)
+            visit.unknown_citations = said["unknown_citations"]
+            await reply.whole(200, said)
+
+        async def streamed(reply: Reply) -> None:
+            async with aclosing(gateway.pipeline.stream(combination, query, sampling)) as pieces:
+                await _relay(pieces, envelope, asked.include_usage, visit, reply)
+
+        return streamed if asked.stream else whole
 
 
 async def _relay(
@@ -209,19 +193,21 @@ async def _relay(
 class _Search(_Endpoint[SearchRequest]):
     """What a retriever finds, without an answer."""
 
-    async def check(self, asked: SearchRequest, visit: Visit) -> None:
-        visit.combination = self._retriever(asked)
+    def __init__(self, gateway: Gateway, kind: type[SearchRequest]) -> None:
+        super().__init__(gateway, kind)
+        named = {name: name for name in gateway.pipeline.stack.retrievers}
+        self._retrievers: Final = named | {name: one.retriever for name, one in gateway.offered.items()}
 
-    async def answer(self, asked: SearchRequest, visit: Visit, reply: Reply) -> None:
-        started = time.perf_counter()
-        visit.sources = await self.gateway.pipeline.search(self._retriever(asked), asked.asking())
-        visit.search_seconds = time.perf_counter() - started
-        found = {"object": "list", "model": asked.model, "data": wire.sources(visit.sources)}
-        await reply.whole(200, found)
+    async def prepare(self, asked: SearchRequest, visit: Visit) -> Answering:
+        visit.combination = retriever = chosen(asked.model, self._retrievers)
 
-    def _retriever(self, asked: SearchRequest) -> str:
-        named = {name: name for name in self.gateway.pipeline.stack.retrievers}
-        return chosen(asked.model, named | {name: one.retriever for name, one in self.gateway.offered.items()})
+        async def found(reply: Reply) -> None:
+            started = time.perf_counter()
+            visit.sources = await self.gateway.pipeline.search(retriever, asked.asking())
+            visit.search_seconds = time.perf_counter() - started
+            await reply.whole(200, {"object": "list", "model": asked.model, "data": wire.sources(visit.sources)})
+
+        return found
 
 
 _PREFIX: Final = {"chat": "chatcmpl", "completions": "cmpl"}
@@ -242,6 +228,11 @@ def _refusal(error: Exception) -> Refusal:
             return Refusal(400, str(error))
     _logger.error("a request failed", exc_info=error)
     return Refusal(500, "this server failed at it; its log says how")
+
+
+async def _refused(_: Request, refusal: Exception) -> Response:
+    assert isinstance(refusal, Refusal)
+    return JSONResponse(refusal.body, refusal.status)
 
 
 async def _unrouted(_: Request, error: Exception) -> Response:

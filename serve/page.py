@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from serve.asked import Refusal
+from serve.asked import Refusal, read
 from serve.capture import Capture, Feedback
 from serve.visit import Gone, body_of
 
@@ -56,18 +56,14 @@ def routes(capture: Capture | None) -> list[BaseRoute]:
         return Response(page, headers=headers, media_type="text/html")
 
     async def hear(request: Request) -> Response:
+        if capture is None:
+            raise Refusal(404, "nothing is captured here, so there is nothing to rate; the stack names no `capture:`")
         try:
-            if capture is None:
-                raise Refusal(
-                    404, "nothing is captured here, so there is nothing to rate; the stack names no `capture:`"
-                )
-            feedback = Feedback.parse(await body_of(request.receive, request.scope, FEEDBACK_BYTES))
+            feedback = read(Feedback, await body_of(request.receive, request.scope, FEEDBACK_BYTES))
             await _noted(capture, feedback)
             capture.hear(feedback)
         except Gone:
             return Response(status_code=499)
-        except Refusal as refusal:
-            return JSONResponse(refusal.body, refusal.status)
         return JSONResponse({"id": feedback.id, "object": "feedback"})
 
     return [Route("/", show), Route("/v1/feedback", hear, methods=["POST"])]

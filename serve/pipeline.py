@@ -34,9 +34,8 @@ class Pipeline:
 
     def __init__(self, stack: Stack, server: Server | None = None, patience: Patience = PATIENT) -> None:
         """`server` is an engine of our own (`Engine.server`); without it, `stack.url` is called."""
-        self.stack = stack
+        self.stack: Final = stack
         self.line: Final = Line(server or Server(stack.url or ""), patience)
-        self._names = self.line.server.names
         self._opened: Opened = open_all(stack, Writer(self.model(BASE, WRITING)))
 
     async def __aenter__(self) -> Self:
@@ -103,7 +102,7 @@ class Pipeline:
         """The base model, or the one with this adapter."""
         if adapter != BASE:
             _named("adapter", adapter, self.stack.adapters)
-        name = self.stack.model if adapter == BASE else self._names.get(adapter, adapter)
+        name = self.stack.model if adapter == BASE else self.line.server.names.get(adapter, adapter)
         return Upstream(self.line, name, sampling or self.stack.sampling)
 
     async def healthy(self) -> bool:
@@ -112,10 +111,6 @@ class Pipeline:
             return bool(await self.line.models())
         except Unavailable:
             return False
-
-    def adopt(self, stack: Stack, names: Mapping[str, str]) -> None:
-        """Offer these adapters from now on, under these names at the server; the rest of the stack is the same."""
-        self.stack, self._names = stack, names
 
     def refresh(self) -> None:
         """Take up generations that were published since, for questions that begin from now on.

@@ -6,23 +6,25 @@ Knows nothing of requests.
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
-from typing import Final
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Final, Self
 
 import uvicorn
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.routing import BaseRoute
 
 from serve import log, page
 from serve.admission import GatewaySettings
 from serve.capture import Capture
 from serve.chat import ServeError
-from serve.door import LOOPBACK
-from serve.gateway import Gateway, application, guarded
+from serve.door import Door
+from serve.gateway import Gateway, application
+from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.pipeline import Pipeline, probe_adapters
+from serve.stack import Stack
 from serve.upstream import Patience
 
 REFRESH_SECONDS: Final = 5.0
@@ -31,12 +33,32 @@ REFRESH_SECONDS: Final = 5.0
 _logger = logging.getLogger(__name__)
 
 
-def listen(port: int, host: str = "127.0.0.1") -> socket.socket:
-    """A socket of this address, bound before anything slow is started."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """What a gateway has besides its pipeline, opened before anything slow is started."""
+
+    listener: socket.socket
+    keys: Keys | None = None
+    capture: Capture | None = None
+    measured: socket.socket | None = None
+    """Where Prometheus reads the metrics."""
+
+    @classmethod
+    @contextmanager
+    def opened(cls, stack: Stack, port: int, metrics: int | None) -> Iterator[Self]:
+        """Raises ServeError or FileError for a port, a file of keys or a capture that cannot be used."""
+        listener, measured = listen(port), None if metrics is None else listen(metrics)
+        keys = Keys.load(stack.gateway.keys) if stack.gateway.keys else None
+        with Capture(stack.capture) if stack.capture else nullcontext() as capture:
+            yield cls(listener=listener, keys=keys, capture=capture, measured=measured)
+
+
+def listen(port: int) -> socket.socket:
+    """A loopback socket."""
+    listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
+        listener.bind(("127.0.0.1", port))
     except OSError as error:
         listener.close()
         raise ServeError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
@@ -54,27 +76,22 @@ def patience(settings: GatewaySettings) -> Patience:
     )
 
 
-async def serve(pipeline: Pipeline, listener: socket.socket, measured: socket.socket | None = None) -> None:
-    """Answer until SIGTERM or SIGINT; then no new questions, and some time for those under way.
-
-    On `measured`, a socket of its own, stand the metrics.
-    """
-    file, metrics = pipeline.stack.capture, Metrics()
-    with Capture(file) if file else nullcontext() as capture:
-        observers = (log.tell, metrics.observe, *([capture.observe] if capture else []))
-        gateway = Gateway(pipeline, observers)
-        metrics.running.set_function(lambda: gateway.admission.running)
-        metrics.waiting.set_function(lambda: gateway.admission.waiting)
-        async with pipeline, _refreshed(pipeline), _told(metrics, measured):
-            await probe_adapters(pipeline)
-            await _answer(gateway, page.routes(capture), listener)
+async def serve(pipeline: Pipeline, front: Front) -> None:
+    """Answer until SIGTERM or SIGINT; then no new questions, and some time for those under way."""
+    metrics, kept = Metrics(), [front.capture.observe] if front.capture else []
+    gateway = Gateway(pipeline, (log.tell, metrics.observe, *kept))
+    metrics.running.set_function(lambda: gateway.admission.running)
+    metrics.waiting.set_function(lambda: gateway.admission.waiting)
+    async with pipeline, _refreshed(pipeline), _told(metrics, front.measured):
+        await probe_adapters(pipeline)
+        await _answer(gateway, front)
 
 
-async def _answer(gateway: Gateway, extra: Sequence[BaseRoute], listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    app = guarded(application(gateway, extra), gateway, LOOPBACK if host in LOOPBACK else None)
-    listener.listen(2048)  # from now on nobody is turned away
-    address, first = f"http://{host}:{port}", gateway.pipeline.stack.combinations[0]
+async def _answer(gateway: Gateway, front: Front) -> None:
+    app = Door(application(gateway, page.routes(front.capture)), front.keys)
+    front.listener.listen(2048)  # from now on nobody is turned away
+    address = f"http://127.0.0.1:{front.listener.getsockname()[1]}"
+    first = gateway.pipeline.stack.combinations[0]
     _logger.info("%d combinations at %s (open it in a browser), for instance:", len(gateway.offered), address)
     _logger.info('python -m serve ask %s "Who are you?" --url %s/v1', first, address)
     settings = uvicorn.Config(
@@ -85,7 +102,7 @@ async def _answer(gateway: Gateway, extra: Sequence[BaseRoute], listener: socket
         date_header=False,
         timeout_graceful_shutdown=round(gateway.settings.drain_seconds),
     )
-    await uvicorn.Server(settings).serve(sockets=[listener])
+    await uvicorn.Server(settings).serve(sockets=[front.listener])
 
 
 @asynccontextmanager

@@ -17,6 +17,9 @@ from retrieval.retriever import NoRetrieval, Retriever
 from retrieval.worked import ANSWER, ASKED, is_worked
 from serve.chat import Answer, Conversation, Message, Model
 
+MARKER: Final = re.compile(r"\[S(\d{1,9})\]")
+"""How a prompt numbers its passages, and how an answer cites them."""
+
 Strategy = Callable[[Query, Retriever, Model], Awaitable[Answer]]
 
 

@@ -81,7 +81,6 @@ class Line:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.patience.connect),
                 headers={"Authorization": f"Bearer {key}"} if key else {},
                 read_bufsize=2**20,
-                auto_decompress=True,
             )
         return self._session
 

@@ -4,11 +4,10 @@ Knows nothing of what is asked, or of how it is answered.
 """
 
 import asyncio
-import json
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 from starlette.types import Receive, Scope, Send
@@ -17,6 +16,7 @@ from retrieval.passage import Hit
 from serve.asked import Refusal
 from serve.chat import Answer, Usage
 from serve.exchange import Exchange
+from serve.wire import encoded, event
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Visit:
     began: float = field(default_factory=time.perf_counter)
     combination: str = ""
     stream: bool = False
-    messages: Sequence[Mapping[str, Any]] = ()
+    messages: tuple[Mapping[str, Any], ...] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)
     queue_seconds: float = 0.0
     search_seconds: float = 0.0
@@ -60,27 +60,11 @@ class Visit:
         self.text, self.finish_reason = answer.text, answer.finish_reason
 
     def ended(self, status: int, error: str) -> Exchange:
-        return Exchange(
-            id=self.id,
-            at=self.at,
-            route=self.route,
-            combination=self.combination,
-            key=self.key,
-            status=status,
-            error=error,
-            stream=self.stream,
-            queue_seconds=self.queue_seconds,
-            search_seconds=self.search_seconds,
-            first_seconds=self.first_seconds,
-            seconds=self.seconds,
-            usage=self.usage,
-            sources=self.sources,
-            unknown_citations=self.unknown_citations,
-            messages=tuple(self.messages),
-            text=self.text,
-            finish_reason=self.finish_reason,
-            sampling=self.sampling,
-        )
+        known: dict[str, Any] = {name: getattr(self, name) for name in _KNOWN}
+        return Exchange(**known, status=status, error=error)
+
+
+_KNOWN: Final = tuple(one.name for one in fields(Exchange) if one.name not in ("status", "error"))
 
 
 class Reply:
@@ -92,7 +76,7 @@ class Reply:
         """What was sent; 0 while nothing was."""
 
     async def whole(self, status: int, body: Mapping[str, Any], after: int | None = None) -> None:
-        data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        data = encoded(body)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
         if after is not None:
             headers.append((b"retry-after", str(after).encode()))
@@ -112,8 +96,7 @@ class Reply:
         if not self.status:
             await self.whole(refusal.status, refusal.body, refusal.after)
             return
-        error = json.dumps(refusal.body, ensure_ascii=False).encode("utf-8", "replace")
-        await self.events(b"data: " + error + b"\n\n", more=False)
+        await self.events(event(refusal.body), more=False)
 
 
 async def body_of(receive: Receive, scope: Scope, most: int) -> bytes:

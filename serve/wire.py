@@ -15,13 +15,12 @@ from retrieval.passage import Hit
 from serve.asked import Route
 from serve.chat import Answer, Usage
 from serve.combination import Combination
+from serve.strategies import MARKER
 from serve.upstream import Chunk
 
 Object = dict[str, Any]
 
 DONE: Final = b"data: [DONE]\n\n"
-MARKER: Final = re.compile(r"\[S(\d{1,9})\]")
-"""How a prompt numbers its passages, and how an answer cites them."""
 _NAMES: Final[Mapping[tuple[str, bool], str]] = {
     ("chat", False): "chat.completion",
     ("chat", True): "chat.completion.chunk",
@@ -47,22 +46,21 @@ class Envelope:
     def whole(self, answer: Answer) -> Object:
         """The answer in one piece, with its sources and the places where it cites them."""
         said = answer.completion or {"choices": [_choice(answer)]}
-        choices = [self._cited(choice, answer.sources) for choice in said["choices"]]
-        unknown = sum(strangers(choice["message"].get("content"), answer.sources) for choice in said["choices"])
+        cited = [citations(choice["message"].get("content"), answer.sources) for choice in said["choices"]]
         return {
             **said,
             **self.head(streamed=False),
-            "choices": choices,
+            "choices": [self._with(choice, found) for choice, (found, _) in zip(said["choices"], cited, strict=True)],
             "usage": usage(answer.usage, said.get("usage")),
             "sources": sources(answer.sources),
-            "unknown_citations": unknown,
+            "unknown_citations": sum(unknown for _, unknown in cited),
         }
 
-    def _cited(self, choice: Object, hits: Sequence[Hit]) -> Object:
-        message = {**choice["message"], "annotations": annotations(choice["message"].get("content"), hits)}
+    def _with(self, choice: Object, found: Sequence[Object]) -> Object:
+        """The choice as this route has it."""
         if self.route == "chat":
-            return {**choice, "message": message}
-        return _as_text(choice, message["content"] or "") | {"annotations": message["annotations"]}
+            return {**choice, "message": {**choice["message"], "annotations": found}}
+        return _as_text(choice, choice["message"]["content"] or "") | {"annotations": found}
 
 
 class Relay:
@@ -94,8 +92,8 @@ class Relay:
             if piece := choice["delta"].get("content"):
                 self._said[choice["index"]].append(piece)
             ends = ends or bool(choice["finish_reason"])
-        if self._begun and not ends and self._envelope.route == "chat" and (event := self._renamed(chunk.raw)):
-            return event
+        if self._begun and not ends and self._envelope.route == "chat" and (renamed := self._renamed(chunk.raw)):
+            return renamed
         return self._rewritten(chunk.data)
 
     def made(self, answer: Answer) -> Iterator[bytes]:
@@ -141,9 +139,8 @@ class Relay:
         """The choice as this route has it; where it ends, with what it has cited."""
         found: Object = {}
         if choice["finish_reason"]:
-            text = "".join(self._said[choice["index"]])
-            self.unknown_citations += strangers(text, self._hits)
-            found = {"annotations": annotations(text, self._hits)}
+            found["annotations"], unknown = citations("".join(self._said[choice["index"]]), self._hits)
+            self.unknown_citations += unknown
         if self._envelope.route == "chat":
             return {**choice, "delta": {**choice["delta"], **found}}
         return _as_text(choice, choice["delta"].get("content") or "") | found
@@ -151,7 +148,12 @@ class Relay:
 
 def event(data: Mapping[str, Any]) -> bytes:
     """A server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
+    return b"data: " + encoded(data) + b"\n\n"
+
+
+def encoded(data: Mapping[str, Any]) -> bytes:
+    """JSON as it is sent."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def sources(hits: Sequence[Hit]) -> list[Object]:
@@ -171,18 +173,14 @@ def sources(hits: Sequence[Hit]) -> list[Object]:
     ]
 
 
-def annotations(text: str | None, hits: Sequence[Hit]) -> list[Object]:
-    """Where an answer cites its sources, in OpenAI's shapes: by URL where the document has one (`meta.url`)."""
-    return [
-        _annotation(hits[int(found[1]) - 1], found)
-        for found in MARKER.finditer(text or "")
-        if 1 <= int(found[1]) <= len(hits)
-    ]
+def citations(text: str | None, hits: Sequence[Hit]) -> tuple[list[Object], int]:
+    """Where an answer cites its sources, in OpenAI's shapes, and how often it cites what it was not given.
 
-
-def strangers(text: str | None, hits: Sequence[Hit]) -> int:
-    """How often an answer cites what it was not given."""
-    return sum(not 1 <= int(n) <= len(hits) for n in MARKER.findall(text or ""))
+    By URL where the document has one (`meta.url`).
+    """
+    marked = list(MARKER.finditer(text or ""))
+    known = [found for found in marked if 1 <= int(found[1]) <= len(hits)]
+    return [_annotation(hits[int(found[1]) - 1], found) for found in known], len(marked) - len(known)
 
 
 def usage(counted: Usage, details: Mapping[str, Any] | None = None) -> Object:

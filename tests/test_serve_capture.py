@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from retrieval.files import FileError
 from serve import capture
-from serve.asked import Refusal
+from serve.asked import Refusal, read
 from serve.capture import Capture, Feedback, read_captured
 from serve.chat import ServeError
 from tests.exchanges import HIT, answered
@@ -158,7 +158,7 @@ def test_a_full_disk_fails_no_answer_is_said_once_and_leaves_whole_lines(
 )
 def test_feedback_that_says_nothing_or_too_much_is_refused_by_name(body: object, said: str) -> None:
     with pytest.raises(Refusal, match=said) as refused:
-        Feedback.parse(json.dumps(body).encode())
+        read(Feedback, json.dumps(body).encode())
 
     assert refused.value.status == 400
 

@@ -8,7 +8,7 @@ import pytest
 
 from retrieval.files import FileError
 from serve.admission import Admission, GatewaySettings, TurnedAway
-from serve.door import LOOPBACK, Door
+from serve.door import Door
 from serve.gateway import Gateway, application
 from serve.keys import Keys, new_key
 from serve.pipeline import Pipeline
@@ -25,7 +25,7 @@ def stack(url: str, **limits: int) -> Stack:
 
 
 def client(gateway: Gateway, keys: Keys | None = None) -> httpx.AsyncClient:
-    door = Door(application(gateway), keys, LOOPBACK)
+    door = Door(application(gateway), keys)
     return httpx.AsyncClient(transport=httpx.ASGITransport(door), base_url="http://127.0.0.1:8000")
 
 

@@ -19,7 +19,7 @@ from serve.chat import Answer
 from serve.combination import Combination
 from serve.opened import open_all
 from serve.pipeline import Pipeline
-from serve.running import listen, serve
+from serve.running import Front, listen, serve
 from serve.stack import Stack
 from serve.strategies import StrategySettings
 from tests.serve_stub import echoing
@@ -57,7 +57,7 @@ def cited(answer: Answer) -> str:
 async def up(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """The gateway on a port of this machine."""
     listener = listen(0)
-    server = asyncio.create_task(serve(Pipeline(stack), listener))
+    server = asyncio.create_task(serve(Pipeline(stack), Front(listener=listener)))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeout=30) as client:
         try:
             while not await reachable(client):
