@@ -212,7 +212,7 @@ async def test_an_index_is_looked_at_again_after_a_mistake_of_ours(
             loop.call_soon_threadsafe(looked.set)
 
     with echoing() as echo:
-        server = asyncio.create_task(serve(Clumsy(stack_of(tmp_path, echo.url)), listen(0)))
+        server = asyncio.create_task(serve(Clumsy(stack_of(tmp_path, echo.url)), Front(listener=listen(0))))
         await asyncio.wait_for(looked.wait(), 30)
         server.cancel()
         await asyncio.gather(server, return_exceptions=True)
