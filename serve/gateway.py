@@ -6,7 +6,7 @@ Knows nothing of engines, and nothing of how an answer comes about.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, Generic, TypeVar
@@ -23,6 +23,7 @@ from serve import wire
 from serve.admission import Admission, TurnedAway
 from serve.asked import Asked, ChatRequest, CompletionRequest, Refusal, SearchRequest, chosen, read
 from serve.chat import Answer, ServeError, Unavailable
+from serve.combination import Combination
 from serve.exchange import Exchange
 from serve.pipeline import Piece, Pipeline
 from serve.upstream import Chunk
@@ -46,9 +47,13 @@ class Gateway:
         self.pipeline: Final = pipeline
         self.settings: Final = pipeline.stack.gateway
         self.admission: Final = Admission(self.settings)
-        self.offered: Final = pipeline.stack.offered
         self.started: Final = int(time.time())
         self._observers = observers
+
+    @property
+    def offered(self) -> Mapping[str, Combination]:
+        """What may be asked now; adapters come and go."""
+        return self.pipeline.offered
 
     def tell(self, exchange: Exchange) -> None:
         """What an observer cannot do is its own trouble: the answer has been given."""
@@ -76,7 +81,7 @@ def application(gateway: Gateway, extra: Sequence[BaseRoute] = ()) -> Starlette:
 
     async def ready(_: Request) -> Response:
         """A question would be answered."""
-        why = "" if await gateway.pipeline.healthy() else "the engine does not answer"
+        why = await gateway.pipeline.trouble()
         return JSONResponse({"status": why or "ok"}, 503 if why else 200)
 
     return Starlette(
@@ -193,13 +198,10 @@ async def _relay(
 class _Search(_Endpoint[SearchRequest]):
     """What a retriever finds, without an answer."""
 
-    def __init__(self, gateway: Gateway, kind: type[SearchRequest]) -> None:
-        super().__init__(gateway, kind)
-        named = {name: name for name in gateway.pipeline.stack.retrievers}
-        self._retrievers: Final = named | {name: one.retriever for name, one in gateway.offered.items()}
-
     async def prepare(self, asked: SearchRequest, visit: Visit) -> Answering:
-        visit.combination = retriever = chosen(asked.model, self._retrievers)
+        named = {name: name for name in self.gateway.pipeline.stack.retrievers}
+        named |= {name: one.retriever for name, one in self.gateway.offered.items()}
+        visit.combination = retriever = chosen(asked.model, named)
 
         async def found(reply: Reply) -> None:
             started = time.perf_counter()

@@ -15,8 +15,8 @@ from typing import Final
 from retrieval import tokens
 from retrieval.model import MOST_TOKENS
 from retrieval.passage import RetrievalError
+from serve.base import model_folder
 from serve.chat import Message, Model, Reply, Sampling, Usage
-from serve.engine import model_folder
 
 WRITING: Final = Sampling(temperature=0.0, max_tokens=MOST_TOKENS)
 REMEMBERED: Final = 10_000

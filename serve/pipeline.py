@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from retrieval.passage import Hit, Query
@@ -34,7 +35,8 @@ class Pipeline:
 
     def __init__(self, stack: Stack, server: Server | None = None, patience: Patience = PATIENT) -> None:
         """`server` is an engine of our own (`Engine.server`); without it, `stack.url` is called."""
-        self.stack: Final = stack
+        self.stack = stack
+        self.offered: Mapping[str, Combination] = stack.offered
         self.line: Final = Line(server or Server(stack.url or ""), patience)
         self._opened: Opened = open_all(stack, Writer(self.model(BASE, WRITING)))
 
@@ -105,12 +107,24 @@ class Pipeline:
         name = self.stack.model if adapter == BASE else self.line.server.names.get(adapter, adapter)
         return Upstream(self.line, name, sampling or self.stack.sampling)
 
-    async def healthy(self) -> bool:
-        """Whether the server behind this pipeline would answer now."""
+    async def warm(self) -> None:
+        """Look something up with each retriever, so that the first question does not wait for what is read lazily."""
+        for retriever in self._opened.retrievers.values():
+            with metered():
+                await retriever.search(Query("Where does it say so?"))
+
+    async def trouble(self) -> str:
+        """Why the server behind this pipeline would not answer now; nothing when it would."""
         try:
-            return bool(await self.line.models())
-        except Unavailable:
-            return False
+            return "" if await self.line.models() else "the engine offers no model"
+        except Unavailable as error:
+            return str(error)
+
+    def adopt(self, adapters: Mapping[str, Path], server: Server) -> None:
+        """Ask that server, which has these adapters, from now on."""
+        self.stack = replace(self.stack, adapters=dict(adapters))
+        self.offered = self.stack.offered
+        self.line.move(server)
 
     def refresh(self) -> None:
         """Take up generations that were published since, for questions that begin from now on.
@@ -142,17 +156,22 @@ async def _answer(strategy: Strategy, query: Query, retriever: Retriever, model:
 
 async def probe_adapters(pipeline: Pipeline) -> None:
     """Refuse adapters that change nothing: one whose modules vLLM does not know is served as the bare base model."""
-    if not pipeline.stack.adapters:
-        return
+    if dead := await dead_adapters(pipeline):
+        raise ServeError("\n".join(f"{pipeline.stack.where('adapters', name)}: {name} {NO_EFFECT}" for name in dead))
+
+
+async def dead_adapters(pipeline: Pipeline) -> tuple[str, ...]:
+    """The adapters that change nothing, as far as the server tells."""
+    return tuple([name for name in pipeline.stack.adapters if await changes_nothing(pipeline.model(name), pipeline)])
+
+
+async def changes_nothing(model: Upstream, pipeline: Pipeline) -> bool:
+    """Whether this model is the base model to the last digit, if the server tells any."""
     base = await _first_token(pipeline.model(BASE))
-    if base is None:
-        return
-    dead = [name for name in pipeline.stack.adapters if await _first_token(pipeline.model(name)) == base]
-    if dead:
-        raise ServeError("\n".join(f"{pipeline.stack.where('adapters', name)}: {name} {_NO_EFFECT}" for name in dead))
+    return base is not None and await _first_token(model) == base
 
 
-_NO_EFFECT: Final = "has no effect: it answers like the base model to the last digit. Train it again, or leave it out."
+NO_EFFECT: Final = "has no effect: it answers like the base model to the last digit. Train it again, or leave it out."
 
 
 async def _first_token(model: Upstream) -> object:

@@ -21,6 +21,7 @@ from serve.capture import Capture
 from serve.chat import ServeError
 from serve.door import Door
 from serve.gateway import Gateway, application
+from serve.keeper import Keeper
 from serve.keys import Keys
 from serve.metrics import Metrics
 from serve.pipeline import Pipeline, probe_adapters
@@ -76,15 +77,21 @@ def patience(settings: GatewaySettings) -> Patience:
     )
 
 
-async def serve(pipeline: Pipeline, front: Front) -> None:
-    """Answer until SIGTERM or SIGINT; then no new questions, and some time for those under way."""
+async def serve(pipeline: Pipeline, front: Front, keeper: Keeper | None = None) -> None:
+    """Answer until SIGTERM or SIGINT; then no new questions, and some time for those under way.
+
+    `keeper` has the pipeline's engine, if it is one of our own.
+    """
     metrics, kept = Metrics(), [front.capture.observe] if front.capture else []
     gateway = Gateway(pipeline, (log.tell, metrics.observe, *kept))
     metrics.running.set_function(lambda: gateway.admission.running)
     metrics.waiting.set_function(lambda: gateway.admission.waiting)
     async with pipeline, _refreshed(pipeline), _told(metrics, front.measured):
-        await probe_adapters(pipeline)
-        await _answer(gateway, front)
+        if keeper is None:
+            await probe_adapters(pipeline)
+        async with keeper.keeping(pipeline) if keeper else nullcontext():
+            await pipeline.warm()
+            await _answer(gateway, front)
 
 
 async def _answer(gateway: Gateway, front: Front) -> None:

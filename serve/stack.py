@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, ConfigDict
+from pydantic import AfterValidator, ConfigDict, Field
 
 from retrieval.files import STRICT, FileError, read_text, read_yaml
 from retrieval.settings import RetrieverSettings
@@ -44,6 +44,14 @@ class EngineSettings:
     """The most tokens of prompt and answer together."""
     gpu_memory_utilization: float = 0.9
     """The engine's share of the GPU; an embedder beside it needs the rest. Without a GPU it means nothing."""
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """GPUs that share each layer."""
+    data_parallel_size: Annotated[int, Field(ge=1)] = 1
+    """Copies of the model, each on GPUs of its own."""
+    max_loras: Annotated[int, Field(ge=1)] | None = None
+    """The most adapters at once. None: those of the stack, and with an `adapter_folder` four more."""
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] | None = None
+    """The highest rank. None: that of the stack's adapters, and with an `adapter_folder` at least 16."""
     arguments: tuple[str, ...] = ()
     """More arguments of vLLM's server, as on its command line."""
 
@@ -58,6 +66,8 @@ class Stack:
     """A model folder, or a hub id (`Qwen/Qwen3-4B-Instruct-2507`) that is already on this machine."""
     strategies: dict[Name, StrategySettings]
     adapters: dict[Name, Path] = field(default_factory=dict)
+    adapter_folder: Path | None = None
+    """A folder whose adapters are on offer too, each under its folder's name, for as long as they lie there."""
     retrievers: dict[Name, RetrieverSettings] = field(default_factory=dict)
     engine: EngineSettings = field(default_factory=EngineSettings)
     sampling: Sampling = field(default_factory=Sampling)
@@ -77,13 +87,22 @@ class Stack:
     def load(cls, path: Path) -> "Stack":
         """Read a stack; relative paths in it are relative to it. FileError has every problem at once."""
         written = read_yaml(path, cls)
-        stack = _resolved(written, path)
+        stack = _resolved(written, path).relisted()
         problems = list(_problems(stack))
         if written.file is not None:
             problems.append((("file",), "unknown key; remove it."))
         if problems:
             raise FileError("\n".join(f"{stack.where(*trail)}: {'.'.join(trail)}: {what}" for trail, what in problems))
         return stack
+
+    def relisted(self) -> "Stack":
+        """The same with the adapters that lie in its folder now; those that it names itself go before them."""
+        named = {name: path for name, path in self.adapters.items() if not self.on_the_shelf(name)}
+        return replace(self, adapters={**_lying_in(self.adapter_folder), **named})
+
+    def on_the_shelf(self, name: str) -> bool:
+        """Whether this adapter is there because it lies in the folder."""
+        return self.adapter_folder is not None and self.adapters[name] == self.adapter_folder / name
 
     @property
     def combinations(self) -> tuple[Combination, ...]:
@@ -136,8 +155,7 @@ def _problems(stack: Stack) -> Iterator[tuple[tuple[str, ...], str]]:
     """What the types cannot say, as (trail of keys, sentence)."""
     if not stack.strategies:
         yield ("strategies",), "a stack needs at least one strategy, e.g. `direct: {kind: direct}`"
-    if BASE in stack.adapters:
-        yield ("adapters", BASE), f"`{BASE}` always means no adapter; choose another name"
+    yield from _adapter_problems(stack)
     for name, meaning in ((NONE, "no retrieval"), (GOLD, "the marked evidence, which only an evaluation has")):
         if name in stack.retrievers:
             yield ("retrievers", name), f"`{name}` always means {meaning}; choose another name"
@@ -153,18 +171,39 @@ def _problems(stack: Stack) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("aliases", name), f"{wanted!r} is no combination of this stack; {hint}"
 
 
+def _adapter_problems(stack: Stack) -> Iterator[tuple[tuple[str, ...], str]]:
+    if BASE in stack.adapters:
+        yield ("adapters", BASE), f"`{BASE}` always means no adapter; choose another name"
+    if stack.adapter_folder and not stack.adapter_folder.is_dir():
+        yield ("adapter_folder",), f"there is no folder {stack.adapter_folder}"
+    if stack.adapter_folder and stack.url:
+        yield ("adapter_folder",), "a server with a `url` has its own adapters; name those in `adapters`"
+    named = sum(not stack.on_the_shelf(name) for name in stack.adapters)
+    if stack.engine.max_loras and stack.engine.max_loras < named:
+        yield ("engine", "max_loras"), f"{stack.engine.max_loras}, and the stack names {named} adapters"
+
+
 def _resolved(stack: Stack, path: Path) -> Stack:
     here = path.parent.resolve()
     return replace(
         stack,
         model=stack.model if stack.url else _model(stack.model, here),
         adapters={name: (here / folder).resolve() for name, folder in stack.adapters.items()},
+        adapter_folder=_under(here, stack.adapter_folder),
         retrievers={name: one.under(here) for name, one in stack.retrievers.items()},
         strategies={name: _with_path(one, here) for name, one in stack.strategies.items()},
         capture=_under(here, stack.capture),
         gateway=replace(stack.gateway, keys=_under(here, stack.gateway.keys)),
         file=path,
     )
+
+
+def _lying_in(folder: Path | None) -> dict[str, Path]:
+    """The adapters in a folder by name. What has no adapter's name, or is a link to somewhere else, is none."""
+    if folder is None or not folder.is_dir():
+        return {}
+    inside = (path for path in sorted(folder.iterdir()) if NAME.fullmatch(path.name) and not path.is_symlink())
+    return {path.name: path for path in inside if (path / "adapter_config.json").is_file() and path.name != BASE}
 
 
 def _with_path(settings: StrategySettings, here: Path) -> StrategySettings:

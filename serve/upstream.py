@@ -66,9 +66,11 @@ class Line:
     """An open line to a server: connections are kept for the next question. OPENAI_API_KEY is sent when set."""
 
     def __init__(self, server: Server, patience: Patience = PATIENT) -> None:
-        self.server: Final = server
+        self.server = server
         self.patience: Final = patience
+        self._down = ""
         self._session: aiohttp.ClientSession | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def http(self) -> aiohttp.ClientSession:
@@ -88,8 +90,25 @@ class Line:
         return self
 
     async def __aexit__(self, *raised: object) -> None:
-        if self._session:
-            await self._session.close()
+        self._hang_up()
+        await asyncio.gather(*self._closing)
+
+    def down(self, why: str) -> None:
+        """Whoever waits for an answer, or asks from now on, is told why there is none."""
+        self._down = why
+        self._hang_up()
+
+    def move(self, server: Server) -> None:
+        """Ask that server from now on."""
+        if server.socket != self.server.socket:
+            self._hang_up()
+        self.server, self._down = server, ""
+
+    def _hang_up(self) -> None:
+        session, self._session = self._session, None
+        if session:
+            self._closing.add(task := asyncio.create_task(session.close()))
+            task.add_done_callback(self._closing.discard)
 
     async def send(self, route: str, body: Mapping[str, Any], request: str = "") -> aiohttp.ClientResponse:
         """The answer to a body, read unless it is a stream. 4xx is final (ServeError), the rest is tried again.
@@ -102,6 +121,8 @@ class Line:
         seconds = self.patience.first if streamed else self.patience.whole
         back_off = BACK_OFF if self.patience.back_off is None else self.patience.back_off
         for wait in (*back_off, None):
+            if self._down:
+                raise Unavailable(self._down)
             try:
                 async with asyncio.timeout(seconds):
                     response = await self.http.post(url, data=data, headers=JSON | headers)
@@ -124,6 +145,8 @@ class Line:
 
     async def models(self) -> list[dict[str, Any]]:
         """The server's list of models; Unavailable when it gives none."""
+        if self._down:
+            raise Unavailable(self._down)
         try:
             async with self.http.get(f"{self.server.url}/models", timeout=aiohttp.ClientTimeout(5.0)) as response:
                 response.raise_for_status()

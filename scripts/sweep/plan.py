@@ -16,9 +16,9 @@ from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from scripts.sweep.checkpoints import expected, snapshots
 from scripts.sweep.variants import Variant, read_variants
+from serve.base import model_folder
 from serve.chat import ServeError
 from serve.combination import BASE, GOLD
-from serve.engine import model_folder
 from train.base import check_base, find_base, fingerprint, read_config
 from train.chat import read_chats
 from train.door import TrainError
