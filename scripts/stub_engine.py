@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -33,7 +34,7 @@ class Server:
         asked = await request.json()
         if asked["lora_name"] in self.adapters:
             return _refused(400, f"{asked['lora_name']} has already been loaded")
-        if "adapter_config.json" not in os.listdir(asked["lora_path"]):
+        if not Path(asked["lora_path"], "adapter_config.json").is_file():
             return _refused(404, "no adapter is there")
         self.adapters[asked["lora_name"]] = asked["lora_path"]
         return web.Response(text="Success")

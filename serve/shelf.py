@@ -110,10 +110,9 @@ class Shelf:
 def sound(stack: Stack, doubtful: Iterable[str]) -> Stack:
     """The stack without those of the doubtful adapters that cannot be served, or find no room."""
     model, kept = model_folder(stack.model), dict(stack.adapters)
+    rank = stack.engine.max_lora_rank or adapters.RANKS[-1]
     for name in doubtful:
-        if model is None or any(adapters.problems(kept[name], model)):
+        if model is None or any(adapters.problems(kept[name], model, rank)):
             del kept[name]
-    room = stack.engine.max_loras or len(kept)
-    first = [name for name in kept if not stack.on_the_shelf(name)]
-    chosen = [*first, *(name for name in kept if name not in first)][:room]
-    return replace(stack, adapters={name: kept[name] for name in kept if name in chosen})
+    named_first = sorted(kept, key=stack.on_the_shelf)
+    return replace(stack, adapters={name: kept[name] for name in named_first[: stack.engine.max_loras]})

@@ -29,6 +29,10 @@ def change(adapter: Path, **settings: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
 
 
+def tear(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
 def trained_on(adapter: Path, files: dict[str, str]) -> None:
     (adapter / "provenance.json").write_text(json.dumps({"identity": {"base": files}}))
 
@@ -55,6 +59,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "bias": (lambda at: change(at, bias="all"), "trained biases"),
     "whole modules": (lambda at: change(at, modules_to_save=["lm_head"]), "replaces whole modules (lm_head)"),
     "rank": (lambda at: change(at, rank_pattern={"q_proj": 1024}), "has rank 1024"),
+    "torn weights": (lambda at: tear(at / "adapter_model.safetensors"), "is not a safetensors file, or is cut off"),
+    "another template": (lambda at: (at / "chat_template.jinja").write_text("{{ messages }}"), "another chat template"),
     "changed base": (lambda at: trained_on(at, {"config.json": "0" * 64}), "another model than"),
     "missing file of the base": (lambda at: trained_on(at, {"spiece.model": "0" * 64}), "(other spiece.model)"),
 }

@@ -1,5 +1,8 @@
 """What can be said of the engine without starting one; the rest is in test_serve_live.py."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,13 +84,12 @@ def test_all_problems_are_told_at_once_and_nothing_is_started(tmp_path: Path, mo
 
 def test_adapters_are_named_and_have_one_slot_to_spare(tmp_path: Path, model: Path) -> None:
     copies = {name: make_adapter(tmp_path / name, model, rank=9) for name in ("house", "field")}
-    plain = Stack(model=str(model), strategies=DIRECT)
 
-    arguments = command(plain, model, copies, tmp_path / "socket")
+    arguments = command(Stack(model=str(model), strategies=DIRECT, adapters=copies), model, copies, tmp_path / "socket")
 
     text = " ".join(arguments)
     assert "--enable-lora --max-loras 3 --max-cpu-loras 3 --max-lora-rank 16" in text
-    assert arguments[-2:] == [f"{name}={path}" for name, path in copies.items()]
+    assert arguments[-2:] == [f"house={copies['house']}", f"field={copies['field']}"]
 
 
 def test_without_adapters_nothing_of_lora_is_started(tmp_path: Path) -> None:
@@ -98,6 +100,57 @@ def test_without_adapters_nothing_of_lora_is_started(tmp_path: Path) -> None:
     assert not any("lora" in argument for argument in arguments)
     assert arguments[arguments.index("--served-model-name") + 1] == "owner/name"
     assert arguments[-2:] == ["--seed", "3"]
+
+
+PARSE = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+for words in json.load(sys.stdin):
+    parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
+    validate_parsed_serve_args(parsed)
+    print(json.dumps({name: str(value) for name, value in vars(parsed).items()}))
+"""
+
+
+def test_vllms_own_parser_takes_what_it_is_given_on_either_machine(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = make_adapter(tmp_path / "house", model, rank=12)
+    many = EngineSettings(
+        gpu_memory_utilization=0.5, tensor_parallel_size=2, data_parallel_size=3, max_loras=6, max_lora_rank=32
+    )
+    (tmp_path / "folder").mkdir()
+    stacks = {
+        "vllm-cpu": Stack(model="own/name", strategies=DIRECT, adapters={"house": house}),
+        "vllm": Stack(model="own/name", strategies=DIRECT, adapter_folder=tmp_path / "folder", engine=many),
+    }
+    commands = []
+    for machine, one in stacks.items():
+        monkeypatch.setattr("serve.engine._installed", machine.__eq__)
+        commands.append(command(one, model, dict(one.adapters), tmp_path / "socket")[3:])
+
+    said = subprocess.run(
+        [sys.executable, "-c", PARSE], input=json.dumps(commands), capture_output=True, text=True, check=True
+    )
+
+    cpu, cuda = (json.loads(line) for line in said.stdout.splitlines() if line.startswith("{"))
+    ours = {"model": str(model), "served_model_name": "['own/name']", "uds": str(tmp_path / "socket")}
+    mine = {"enforce_eager": "True", "max_loras": "2", "max_lora_rank": "16", "enable_lora": "True"}
+    assert cpu.items() >= {**ours, **mine, "generation_config": "vllm"}.items()
+    assert f"name='house', path='{house}'" in cpu["lora_modules"]
+    gpus = {"tensor_parallel_size": "2", "data_parallel_size": "3", "api_server_count": "1", "enforce_eager": "False"}
+    loras = {"enable_lora": "True", "max_loras": "7", "max_lora_rank": "32", "gpu_memory_utilization": "0.5"}
+    assert cuda.items() >= {**ours, **gpus, **loras}.items()
+
+
+def test_a_rank_above_the_stacks_own_limit_is_refused_at_its_line(tmp_path: Path, model: Path) -> None:
+    make_adapter(tmp_path / "house", model, rank=12)
+    limited = replace(stack(tmp_path, model), engine=EngineSettings(max_lora_rank=8))
+
+    with pytest.raises(ServeError, match=r"stack\.yaml:3: adapters\.house: .* has rank 12, and the engine takes 8"):
+        check(limited)
 
 
 def test_nothing_is_downloaded_or_reported_whatever_the_user_has_set() -> None:

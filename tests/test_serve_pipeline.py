@@ -94,7 +94,7 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
             with pytest.raises(Unavailable, match="cannot be reached"):
                 await asked.ask(DIRECT, QUERY)
 
-            assert not await asked.healthy()
+            assert "does not list its models" in await asked.trouble()
 
 
 async def test_a_question_the_server_refuses_is_refused_once_in_its_words() -> None:
