@@ -124,6 +124,7 @@ class Stack:
         return replace(
             self,
             adapters=_kept(self.adapters, {c.adapter for c in wanted}),
+            adapter_folder=None,
             retrievers=_kept(self.retrievers, {c.retriever for c in wanted} | examples),
             aliases={},
             strategies=_kept(self.strategies, strategies),

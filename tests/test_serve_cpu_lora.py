@@ -1,5 +1,6 @@
 """The operators alone; on a real engine they are in test_serve_live.py."""
 
+from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from serve import cpu_lora
 from serve.cpu_lora import NO_ADAPTER, add_lora_embedding, add_lora_linear, add_lora_logits, rows_by_adapter
 
 ADAPTERS = 3
+
+
+def test_vllms_own_operators_stay_in_a_version_that_ours_were_not_proven_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    class Theirs:
+        def add_lora_linear(self) -> None: ...
+
+    monkeypatch.setattr("vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU", Theirs)
+    before = Theirs.add_lora_linear
+    monkeypatch.setattr(cpu_lora, "version", lambda name: "0.99.0+cpu")
+    cpu_lora.register()
+    assert Theirs.add_lora_linear is before
+
+    monkeypatch.setattr(cpu_lora, "version", version)
+    cpu_lora.register()
+
+    assert Theirs.add_lora_linear is cpu_lora.add_lora_linear  # this machine's version is one of the proven
+    assert PunicaWrapperCPU is not Theirs
+
 
 runs = st.lists(st.tuples(st.integers(NO_ADAPTER, ADAPTERS - 1), st.integers(1, 5)), min_size=1, max_size=6)
 

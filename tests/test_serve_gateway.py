@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
+from scripts.serving import up
 from serve.chat import ServeError
 from serve.gateway import Gateway, application
 from serve.pipeline import Pipeline
 from serve.running import listen
 from serve.stack import Stack
 from serve.strategies import StrategySettings
-from tests.serve_process import up
 from tests.serve_stub import CUT, Echo, echoing
 
 ASKED = {"model": "house:none:direct", "messages": [{"role": "user", "content": "Who?"}]}

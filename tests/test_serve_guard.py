@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from serve.guard import GUARDED
+
 STUBBORN = """
 import pathlib, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -66,6 +68,26 @@ def test_kill_9_of_the_asker_takes_everything_along(
 
     until(lambda: not alive(grandchild))
     assert not folder.exists()
+
+
+def test_kill_9_of_the_guard_itself_takes_the_command_and_its_guarded_child_along(folder: Path, tmp_path: Path) -> None:
+    code = f"""
+import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "from serve.guard import register; register(); print(1, flush=True); "
+    "import time; time.sleep(600)"], stdout=subprocess.PIPE)
+child.stdout.readline()
+pathlib.Path({str(tmp_path / "pids")!r}).write_text(f"{{__import__('os').getpid()}} {{child.pid}}")
+time.sleep(600)
+"""
+    command = [sys.executable, "-m", "serve.guard", str(folder), sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {GUARDED: "1"}) as guard:
+        until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        assert all(map(alive, pids))
+
+        guard.kill()
+
+        until(lambda: not any(map(alive, pids)))
 
 
 def test_a_command_that_ends_leaves_nothing_behind(folder: Path) -> None:

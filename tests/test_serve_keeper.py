@@ -15,6 +15,7 @@ from shutil import rmtree
 import pytest
 
 from retrieval.passage import Query
+from scripts.serving import descendants, words_of
 from serve import engine, keeper
 from serve.chat import Answer, ServeError, Unavailable
 from serve.combination import Combination
@@ -22,7 +23,6 @@ from serve.gateway import Gateway
 from serve.keeper import Keeper
 from serve.pipeline import Pipeline
 from serve.stack import Stack
-from tests.test_serve_live import descendants
 from tests.tiny import make_adapter, make_model
 
 QUERY = Query("Who?")
@@ -93,16 +93,12 @@ async def until(holds: Callable[[], object], seconds: float = 30) -> None:
         await asyncio.sleep(0.02)
 
 
-def program(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-
-
 def server_of_the_engine() -> int:
-    return next(pid for pid in descendants(os.getpid()) if "stub_engine --" in program(pid).partition("guard")[0])
+    return next(pid for pid in descendants(os.getpid()) if "stub_engine --" in words_of(pid).partition("guard")[0])
 
 
 def guard() -> int:
-    return next(pid for pid in descendants(os.getpid()) if "serve.guard" in program(pid))
+    return next(pid for pid in descendants(os.getpid()) if "serve.guard" in words_of(pid))
 
 
 @pytest.mark.parametrize("victim", [server_of_the_engine, guard])

@@ -18,6 +18,7 @@ from retrieval.build import build
 from retrieval.documents import read_documents
 from retrieval.manifest import BuildSettings
 from retrieval.passage import Query
+from scripts.serving import descendants, up
 from serve.chat import Answer, Message, Sampling, ServeError
 from serve.combination import Combination
 from serve.engine import Engine
@@ -26,7 +27,6 @@ from serve.stack import EngineSettings, Stack
 from serve.strategies import StrategySettings
 from serve.upstream import Chunk
 from tests.conftest import Running
-from tests.serve_process import up
 from tests.tiny import make_adapter, make_model
 
 pytestmark = pytest.mark.engine
@@ -253,15 +253,3 @@ def test_kill_9_leaves_no_engine_behind(front: tuple[subprocess.Popen[str], str]
     while left := [pid for pid in engine if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.1)
-
-
-def descendants(ancestor: int) -> set[int]:
-    """Its children, theirs, and so on."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found = {ancestor}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {ancestor}

@@ -55,6 +55,66 @@ def test_every_product_of_the_names_is_on_offer_base_and_none_first(tmp_path: Pa
     assert len(set(offered)) == 2 * 3 * 3
 
 
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A folder with two adapters, something that is none, a name that is none, and a link to somewhere else."""
+    for name in ("shelf/new", "shelf/house", "shelf/Not A Name", "shelf/base", "elsewhere/private"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "adapter_config.json").touch()
+    (tmp_path / "shelf" / "empty").mkdir()
+    (tmp_path / "shelf" / "link").symlink_to(tmp_path / "elsewhere" / "private")
+    return tmp_path / "shelf"
+
+
+def test_adapters_of_a_folder_are_on_offer_and_those_with_a_line_of_their_own_go_before_them(
+    tmp_path: Path, shelf: Path
+) -> None:
+    stack = Stack.load(write(tmp_path, GOOD + "adapter_folder: shelf\n"))
+
+    assert stack.adapters == {"new": shelf / "new", "house": tmp_path.parent / "adapters" / "house"}
+    assert [stack.on_the_shelf(name) for name in ("new", "house")] == [True, False]
+    assert "new:dense:told" in stack.offered
+
+
+def test_the_folder_is_looked_at_again(tmp_path: Path, shelf: Path) -> None:
+    stack = Stack.load(write(tmp_path, GOOD + "adapter_folder: shelf\n"))
+    (shelf / "new").rename(shelf / "newer")
+
+    assert set(stack.relisted().adapters) == {"newer", "house"}
+
+
+def test_an_evaluation_has_the_adapters_that_it_names_and_watches_no_folder(tmp_path: Path, shelf: Path) -> None:
+    stack = Stack.load(write(tmp_path, GOOD + "adapter_folder: shelf\n"))
+
+    only = stack.only([Combination("new", "none", "direct")])
+
+    assert (only.adapters, only.adapter_folder) == ({"new": shelf / "new"}, None)
+
+
+WRONG_ADAPTERS = {
+    "adapter_folder: nowhere\n": "adapter_folder: there is no folder",
+    "adapter_folder: .\nurl: http://127.0.0.1:1/v1\n": "has its own adapters",
+    "engine: {max_lora_rank: 17}\n": "engine.max_lora_rank: Input should be 1, 8, 16",
+    "engine: {max_loras: 0}\n": "engine.max_loras",
+    "engine: {tensor_parallel_size: 0}\n": "engine.tensor_parallel_size",
+}
+
+
+@pytest.mark.parametrize(("lines", "sentence"), WRONG_ADAPTERS.items(), ids=WRONG_ADAPTERS)
+def test_what_cannot_be_meant_about_adapters_is_refused(tmp_path: Path, lines: str, sentence: str) -> None:
+    with pytest.raises(FileError) as caught:
+        Stack.load(write(tmp_path, GOOD + lines))
+
+    assert sentence in str(caught.value)
+
+
+def test_room_for_fewer_adapters_than_are_named_is_refused(tmp_path: Path) -> None:
+    two = GOOD.replace("  house: ../adapters/house\n", "  house: ../adapters/house\n  field: ../adapters/field\n")
+
+    with pytest.raises(FileError, match=r"stack\.yaml:\d+: engine\.max_loras: 1, and the stack names 2 adapters"):
+        Stack.load(write(tmp_path, two + "engine: {max_loras: 1}\n"))
+
+
 def test_only_keeps_what_the_combinations_use_and_what_their_strategies_use(tmp_path: Path) -> None:
     stack = Stack.load(write(tmp_path, GOOD))
 

@@ -1,0 +1,127 @@
+"""`python -m serve up` as a process of its own, asked over HTTP; what `scripts/check_serve.py` and the tests share.
+
+Knows nothing of what is checked.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+VLLM: Final = ("serve", "up")
+STUB: Final = ("scripts.stub_up",)
+Object = dict[str, Any]
+
+
+@contextmanager
+def up(stack: Path, *options: str, program: tuple[str, ...] = VLLM) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its URL, from the moment it says that it is ready; killed when it is not gone by the end."""
+    command = [sys.executable, "-m", *program, str(stack), "--port", "0", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            said = next(line for line in process.stderr if "python -m serve ask" in line)
+            yield process, said.split()[-1]
+        finally:
+            process.kill()
+
+
+def descendants(ancestor: int) -> set[int]:
+    """Its children, theirs, and so on."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    found = {ancestor}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {ancestor}
+
+
+def is_running(pid: int) -> bool:
+    """Whether it does anything; one that is dead and not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def words_of(pid: int) -> str:
+    """Its command line."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@dataclass(slots=True)
+class Heard:
+    """One streamed answer."""
+
+    status: int = 0
+    pieces: int = 0
+    text: str = ""
+    sources: list[Object] = field(default_factory=list)
+    error: str = ""
+    """What an error event, or the connection's end, says."""
+    done: bool = False
+    """Whether `[DONE]` came."""
+    ended: float = 0.0
+    """time.monotonic()."""
+
+
+async def hear(http: aiohttp.ClientSession, url: str, body: Object, heard: Heard) -> Heard:
+    """Ask for a stream and note what comes, while it comes."""
+    try:
+        async with http.post(f"{url}/chat/completions", json=body | {"stream": True}) as response:
+            heard.status = response.status
+            if not response.ok:
+                heard.error = (await response.json())["error"]["message"]
+            async for line in response.content:
+                if line.startswith(b"data: [DONE]"):
+                    heard.done = True
+                elif line.startswith(b"data:"):
+                    _note(json.loads(line[5:]), heard)
+    except aiohttp.ClientError as error:
+        heard.error = heard.error or f"cut off: {error!r}"
+    heard.ended = time.monotonic()
+    return heard
+
+
+def _note(event: Object, heard: Heard) -> None:
+    if "error" in event:
+        heard.error = event["error"]["message"]
+        return
+    heard.sources = event.get("sources", heard.sources)
+    for choice in event["choices"]:
+        if piece := choice["delta"].get("content"):
+            heard.text += piece
+            heard.pieces += 1
+
+
+async def all_begun(streams: list[Heard], seconds: float = 60.0) -> None:
+    """Return when each has said something."""
+    async with asyncio.timeout(seconds):
+        while not all(one.pieces for one in streams):
+            await asyncio.sleep(0.01)
+
+
+async def seconds_until_ready(http: aiohttp.ClientSession, url: str, since: float, most: float = 300.0) -> float:
+    """How long after `since` /readyz says so; it is asked every 50 ms."""
+    async with asyncio.timeout(most):
+        while True:
+            async with http.get(url.replace("/v1", "/readyz")) as response:
+                if response.ok:
+                    return time.monotonic() - since
+            await asyncio.sleep(0.05)
