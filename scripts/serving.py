@@ -8,10 +8,12 @@ import json
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
 
 import aiohttp
@@ -22,14 +24,26 @@ Object = dict[str, Any]
 
 
 @contextmanager
-def up(stack: Path, *options: str, program: tuple[str, ...] = VLLM) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its URL, from the moment it says that it is ready; killed when it is not gone by the end."""
+def up(
+    stack: Path, *options: str, program: tuple[str, ...] = VLLM, said: list[str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its URL, from the moment it says that it is ready; killed when it is not gone by the end.
+
+    What it says afterwards goes to `said`.
+    """
     command = [sys.executable, "-m", *program, str(stack), "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr
-            said = next(line for line in process.stderr if "python -m serve ask" in line)
-            yield process, said.split()[-1]
+            ready = next(line for line in process.stderr if "python -m serve ask" in line)
+            # Whoever is not listened to cannot go on: a pipe holds 64 KiB.
+            listening = Thread(target=(said if said is not None else deque(maxlen=1)).extend, args=[process.stderr])
+            listening.start()
+            try:
+                yield process, ready.split()[-1]
+            finally:
+                process.kill()
+                listening.join()
         finally:
             process.kill()
 

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from scripts import serving
 from serve.capture import read_captured
-from tests import serve_process
 from tests.serve_stub import Echo, echoing
 
 SECRET = "the passphrase of the vault is plover"
@@ -40,14 +39,11 @@ def up(folder: Path) -> Iterator[Up]:
         (folder / "stack.yaml").write_text(
             f"model: m\nurl: {echo.url}\nstrategies: {{direct: {{kind: direct}}}}\ncapture: kept/chats.jsonl\n"
         )
-        with serve_process.up(folder / "stack.yaml", "--metrics", str(port)) as (process, url):
-            said: list[str] = []
-            heard = Thread(target=lambda: said.extend(process.stderr or ()))
-            heard.start()
+        said: list[str] = []
+        with serving.up(folder / "stack.yaml", "--metrics", str(port), said=said) as (process, url):
             yield Up(url.removesuffix("/v1"), f"http://127.0.0.1:{port}/metrics", said, echo)
             process.terminate()
             process.wait(30)
-            heard.join(10)
 
 
 def test_the_count_the_line_and_the_kept_chat_are_of_one_request(tmp_path: Path) -> None:
