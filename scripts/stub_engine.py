@@ -3,7 +3,8 @@
     python -m scripts.stub_engine --uds SOCKET --served-model-name NAME --lora-modules house@1=FOLDER
 
 An answer has `max_tokens` words, one every `STUB_SECONDS`; the first names the model that it is asked of, so that an
-adapter can be told from the base. One whose name begins with `idle` answers as the base does. Knows nothing of ours.
+adapter can be told from the base. One whose name begins with `idle` answers as the base does. Told `Die.`, it does what
+a server does whose engine has died: it goes on saying so. Knows nothing of ours.
 """
 
 import asyncio
@@ -26,9 +27,13 @@ class Server:
     def __init__(self, base: str, adapters: dict[str, str]) -> None:
         self.base = base
         self.adapters = adapters
+        self.over = False
 
     async def models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": name} for name in (self.base, *self.adapters)]})
+
+    async def health(self, _: web.Request) -> web.Response:
+        return web.Response(status=503 if self.over else 200)
 
     async def load(self, request: web.Request) -> web.Response:
         asked = await request.json()
@@ -48,6 +53,9 @@ class Server:
         model = asked["model"]
         if model != self.base and model not in self.adapters:
             return _refused(404, f"the model {model} does not exist")
+        if asked["messages"][-1]["content"].endswith("Die."):
+            self.over = True
+            return _refused(500, "the engine died")
         said = ["base" if model == self.base or model.startswith("idle") else model]
         said += [f" {n}" for n in range(1, asked["max_tokens"])]
         if asked.get("stream"):
@@ -92,7 +100,7 @@ async def main(socket: str, base: str, adapters: dict[str, str]) -> None:
     await asyncio.sleep(STARTING)
     server = Server(base, adapters)
     app = web.Application()
-    app.router.add_get("/health", lambda _: _ok())
+    app.router.add_get("/health", server.health)
     app.router.add_get("/v1/models", server.models)
     app.router.add_post("/v1/chat/completions", server.chat)
     app.router.add_post("/v1/load_lora_adapter", server.load)
@@ -101,10 +109,6 @@ async def main(socket: str, base: str, adapters: dict[str, str]) -> None:
     await runner.setup()
     await web.UnixSite(runner, socket).start()
     await asyncio.Event().wait()
-
-
-async def _ok() -> web.Response:
-    return web.Response()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from serve.upstream import Server
 
 PULSE: Final = 0.2
 """Seconds between two looks at whether the engine still runs."""
+ASK_SECONDS: Final = 1.0
+"""Seconds between two questions whether it still can."""
 LOOK_SECONDS: Final = 5.0
 """Seconds between two looks at where the adapters lie."""
 PAUSES: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -75,12 +77,15 @@ class Keeper:
                 await task
 
     async def _keep(self, pipeline: Pipeline, shelf: Shelf) -> None:
-        looked = began = time.monotonic()
+        asked = looked = began = time.monotonic()
         deaths = 0
         while True:
             await asyncio.sleep(PULSE)
             now = time.monotonic()
-            if not self._engine.alive:
+            over = not self._engine.alive
+            if not over and now - asked > ASK_SECONDS:
+                over, asked = await pipeline.line.is_over(), now
+            if over:
                 deaths = 0 if now - began > SOUND_SECONDS else deaths
                 deaths, shelf = await self._another(pipeline, deaths)
                 looked = began = time.monotonic()

@@ -116,6 +116,8 @@ class Pipeline:
     async def trouble(self) -> str:
         """Why the server behind this pipeline would not answer now; nothing when it would."""
         try:
+            if await self.line.is_over():
+                return "the engine cannot go on"
             return "" if await self.line.models() else "the engine offers no model"
         except Unavailable as error:
             return str(error)

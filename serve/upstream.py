@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,6 +19,7 @@ from serve.chat import Message, Reply, Requested, Sampling, ServeError, Unavaila
 
 JSON: Final = {"Content-Type": "application/json"}
 TOO_MANY: Final = 429
+OVER: Final = 503
 STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
 BACK_OFF: Final = (0.1, 0.5, 2.0)
 """Seconds between attempts: an engine that is busy recovers within these, one that is gone does not."""
@@ -142,6 +144,15 @@ class Line:
                 await asyncio.sleep(wait)
         attempts = len(back_off) + 1
         raise Unavailable(f"{self.server.url} {why}" + (f"; {attempts} attempts" if attempts > 1 else ""))
+
+    async def is_over(self) -> bool:
+        """Whether an engine of our own says that it cannot go on: its server outlives what computes by some seconds."""
+        if self._down or not self.server.socket:
+            return False
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with self.http.get("http://engine/health", timeout=aiohttp.ClientTimeout(5.0)) as response:
+                return response.status == OVER
+        return False
 
     async def models(self) -> list[dict[str, Any]]:
         """The server's list of models; Unavailable when it gives none."""

@@ -124,6 +124,24 @@ async def test_an_engine_that_is_killed_is_said_to_be_down_and_started_again(
         assert await said(pipeline, "base") == "base"
 
 
+async def test_a_server_that_outlives_its_engine_is_replaced(
+    opened: Open, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "ASK_SECONDS", 0.05)
+    async with opened() as pipeline:
+        with pytest.raises(Unavailable):
+            await pipeline.ask(Combination("base", "none", "direct"), Query("Die."))
+        assert await pipeline.trouble()
+        await until(lambda: (folder / "engine.log.1").exists())
+
+        async def ready() -> None:
+            while await pipeline.trouble():
+                await asyncio.sleep(0.02)
+
+        await asyncio.wait_for(ready(), 30)
+        assert await said(pipeline, "base") == "base"
+
+
 async def test_a_stream_under_way_ends_with_the_reason_when_the_engine_is_killed(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
