@@ -114,35 +114,34 @@ def drain(options: argparse.Namespace) -> list[str]:
     """SIGTERM under streams: they are finished, nobody else is let in, and nothing is left."""
     with up(options.stack, program=_program(options)) as (process, url):
         family = descendants(process.pid)
-        streams, late = asyncio.run(_drained(process.pid, url, options))
+        streams, late, told = asyncio.run(_drained(process.pid, url, options))
         code = process.wait(60)
         gone = time.monotonic()
     whole = sum(heard.done and heard.pieces > 1 and not heard.error for heard in streams)
-    after = gone - max(heard.ended for heard in streams)
+    last = max(heard.ended for heard in streams)
+    after, took = gone - last, last - told
     left = [words_of(pid) for pid in family if is_running(pid)]
     print(
-        f"{whole} of {len(streams)} answers under way were finished; a new one was {late}; "
+        f"{whole} of {len(streams)} answers under way were finished, {took:.1f} s after SIGTERM; a new one was {late}; "
         f"exit {code}, {after:.1f} s after the last answer; {len(left)} processes left"
     )
-    return (
-        [f"{len(streams) - whole} answers were not finished"] * (whole < len(streams))
-        + left
-        + [f"exit code {code}"] * bool(code)
-    )
+    cut = {f"an answer was not finished: {heard.error or 'it just ended'}" for heard in streams if not heard.done}
+    return [*sorted(cut), *(f"left running: {words}" for words in left), *[f"exit code {code}"] * bool(code)]
 
 
-async def _drained(pid: int, url: str, options: argparse.Namespace) -> tuple[list[Heard], str]:
+async def _drained(pid: int, url: str, options: argparse.Namespace) -> tuple[list[Heard], str, float]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         streams = [Heard() for _ in range(options.streams)]
         body = LONG | {"max_tokens": options.tokens}
         tasks = [asyncio.create_task(hear(http, url, body, heard)) for heard in streams]
         await all_begun(streams)
+        told = time.monotonic()
         os.kill(pid, signal.SIGTERM)
         await asyncio.sleep(0.3)
         async with aiohttp.ClientSession() as another:
             late = await hear(another, url, LONG | {"max_tokens": 2}, Heard())
         await asyncio.wait(tasks)
-    return streams, "answered" if late.done else "refused"
+    return streams, "answered" if late.done else "refused", told
 
 
 def cycles(options: argparse.Namespace) -> list[str]:
@@ -152,7 +151,7 @@ def cycles(options: argparse.Namespace) -> list[str]:
     for number in range(options.times):
         how = ways[number % len(ways)]
         with up(options.stack, program=_program(options)) as (process, url):
-            asyncio.run(_one_answer(url))
+            asyncio.run(_one_answer(url, options.tokens))
             family = descendants(process.pid)
             process.send_signal(how)
             code = process.wait(60)
@@ -170,9 +169,9 @@ def cycles(options: argparse.Namespace) -> list[str]:
     return problems
 
 
-async def _one_answer(url: str) -> None:
+async def _one_answer(url: str, tokens: int) -> None:
     async with aiohttp.ClientSession() as http:
-        heard = await hear(http, url, LONG | {"max_tokens": 2}, Heard())
+        heard = await hear(http, url, LONG | {"max_tokens": tokens}, Heard())
     assert heard.done, heard.error
 
 
@@ -207,10 +206,10 @@ def _parser() -> Parser:
     served.add_argument("stack", type=Path, metavar="STACK", help="what is served")
     served.add_argument("--stub", action="store_true", help="with a stand-in for vLLM")
     served.add_argument("--streams", type=int, default=50, help="at once (default: %(default)s)")
-    served.add_argument("--tokens", type=int, default=900, help="of a long answer (default: %(default)s)")
-    for name, run in (("kill", kill), ("drain", drain), ("cycles", cycles)):
+    for name, run, tokens in (("kill", kill, 900), ("drain", drain, 300), ("cycles", cycles, 2)):
         command = commands.add_parser(name, parents=[served], help=run.__doc__)
         command.epilog = f"example: python -m scripts.check_serve {name} out/demo/world/stack.yaml"
+        command.add_argument("--tokens", type=int, default=tokens, help="of an answer (default: %(default)s)")
         command.set_defaults(run=run)
         if run is cycles:
             command.add_argument("--times", type=int, default=10, help="(default: %(default)s)")

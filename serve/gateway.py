@@ -116,6 +116,10 @@ class _Endpoint(Generic[T]):
             status, error = reply.status, ""
         except Gone:
             pass
+        except asyncio.CancelledError:  # it was told to stop, and the time to finish is over
+            status, error = 503, "this server is stopping"
+            await reply.refused(Refusal(status, error, after=SOON))
+            raise
         except Exception as raised:
             refusal = _refusal(raised)
             status, error = (502 if reply.status else refusal.status), str(refusal)

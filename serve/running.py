@@ -105,6 +105,7 @@ async def _answer(gateway: Gateway, front: Front) -> None:
         app,
         log_config=None,
         access_log=False,
+        lifespan="off",
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=round(gateway.settings.drain_seconds),

@@ -133,3 +133,21 @@ def test_sigterm_lets_the_question_under_way_finish(tmp_path: Path) -> None:
                 last = [line for line in lines if line][-1]
 
             assert (last, process.wait(60)) == ("data: [DONE]", 0)
+
+
+def test_an_answer_that_takes_longer_than_stopping_may_ends_with_the_reason(tmp_path: Path) -> None:
+    with echoing() as echo:
+        settings = "strategies: {direct: {kind: direct}}\ngateway: {drain_seconds: 1}\n"
+        (tmp_path / "stack.yaml").write_text(f"model: m\nurl: {echo.url}\n{settings}")
+        with up(tmp_path / "stack.yaml") as (process, url):
+            echo.may_go_on.clear()
+            asked = ASKED | {"model": "base:none:direct", "stream": True}
+            with httpx.stream("POST", f"{url}/chat/completions", json=asked, timeout=60) as answer:
+                lines = answer.iter_lines()
+                assert "sources" in next(lines)
+                process.terminate()
+                last = [line for line in lines if line][-1]
+            echo.may_go_on.set()
+
+            assert "this server is stopping" in last
+            assert process.wait(60) == 0
