@@ -69,6 +69,7 @@ class Engine:
             self._wait_until_healthy()
         except BaseException:
             self.__exit__()
+            shutil.rmtree(self.folder, ignore_errors=True)  # there may have been no guard yet
             raise
         return self
 

@@ -102,7 +102,7 @@ class Keeper:
             pipeline.line.down(f"the engine has stopped and is being started again; its log is {self._log}.1")
             _logger.error("the engine has stopped; it is started again in %.0f s (log: %s.1)", pause, self._log)
             await asyncio.sleep(pause)
-            self._engine.__exit__()
+            await asyncio.to_thread(self._engine.__exit__)
             try:
                 stack = self._stack.relisted()
                 self._engine = Engine(sound(stack, stack.adapters), self._log)
