@@ -3,6 +3,7 @@
     python -m scripts.check_serve kill out/demo/world/stack.yaml           # kill -9 of the engine under 50 streams
     python -m scripts.check_serve drain out/demo/world/stack.yaml          # SIGTERM under 50 streams
     python -m scripts.check_serve cycles out/demo/world/stack.yaml --times 10
+    python -m scripts.check_serve adapters out/demo/world/stack.yaml       # good ones and broken ones under streams
     python -m scripts.check_serve swap                                     # new indexes under 50 streams
     python -m scripts.check_serve mixed out/demo/world/stack.yaml          # base rows beside an adapter's
 
@@ -24,6 +25,7 @@ import aiohttp
 
 from retrieval.console import Parser, stop_politely
 from retrieval.files import FileError
+from scripts.check_adapters import adapters
 from scripts.check_mixed import mixed
 from scripts.check_swap import swap
 from scripts.serving import (
@@ -201,7 +203,7 @@ def _program(options: argparse.Namespace) -> tuple[str, ...]:
 def _parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.epilog = "example: python -m scripts.check_serve cycles out/demo/world/stack.yaml --stub --times 100"
-    commands = parser.add_subparsers(required=True, metavar="kill | drain | cycles | swap | mixed")
+    commands = parser.add_subparsers(required=True, metavar="kill | drain | cycles | adapters | swap | mixed")
     served = Parser(add_help=False)
     served.add_argument("stack", type=Path, metavar="STACK", help="what is served")
     served.add_argument("--stub", action="store_true", help="with a stand-in for vLLM")
@@ -217,6 +219,10 @@ def _parser() -> Parser:
     command.add_argument("--streams", type=int, default=50, help="at once (default: %(default)s)")
     command.add_argument("--times", type=int, default=10, help="new indexes (default: %(default)s)")
     command.set_defaults(run=lambda options: swap(options.streams, options.times))
+    command = commands.add_parser("adapters", help=adapters.__doc__)
+    command.epilog = "example: python -m scripts.check_serve adapters out/demo/world/stack.yaml"
+    command.add_argument("stack", type=Path, metavar="STACK", help="whose model and first adapter are served")
+    command.set_defaults(run=lambda options: adapters(Stack.load(options.stack)))
     command = commands.add_parser("mixed", help=mixed.__doc__)
     command.epilog = "example: python -m scripts.check_serve mixed out/demo/world/stack.yaml"
     command.add_argument("stack", type=Path, metavar="STACK", help="whose model and adapters are served, in float32")
