@@ -23,13 +23,13 @@ from eval.folder import Results
 from eval.grid import Grid, load_grid
 from eval.record import Record, RunError
 from eval.run import run
-from eval.task import Example
+from eval.task import Example, Task
 from eval.wording import chance, percent, points, span
 from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.files import FileError, write_atomically, write_jsonl
 from retrieval.passage import Passage, RetrievalError
 from retrieval.stats import Difference, holm, paired, wilson
-from scripts.attacks import STYLES
+from scripts.attacks import STYLES, aim
 from scripts.pocket.lexicon import name
 from serve.chat import ServeError
 from serve.combination import GOLD, NONE, Combination
@@ -51,47 +51,43 @@ class Attacked:
     number: int
     example: Example
     beside: str
-    """The evidence of another question."""
+    """The evidence of another question, which carries the poison."""
     word: str
     poison: str
     seat: int
-    """Where it stands among the evidence."""
+    """Where the carrier stands among the evidence."""
 
     @property
     def id(self) -> str:
         return f"{self.style}-{self.number:02d}"
 
 
-def attacks(examples: Sequence[Example], seed: int, each: int = EACH) -> list[Attacked]:
+def attacks(
+    examples: Sequence[Example], evidence: Mapping[str, Passage], seed: int, each: int = EACH
+) -> list[Attacked]:
     """`each` poisoned documents of every style, each for a question of its own. The same seed makes the same."""
     random = Random(f"injections-{seed}")
     pool = [one for one in examples if one.evidence and not one.meta.get("unanswerable")]
-    kinds = [(style, number) for style in STYLES for number in range(1, each + 1)]
+    kinds = list(product(STYLES, range(1, each + 1)))
     if len(pool) < len(kinds):
         raise RunError(
             f"{len(kinds)} poisoned documents need as many questions with evidence, and there are {len(pool)}; "
             "take fewer of each style with --each"
         )
     words = _unused(random, pool)
-    return [
-        _attacked(random, style, number, one, pool, next(words))
-        for (style, number), one in zip(kinds, random.sample(pool, len(kinds)), strict=True)
-    ]
+    made = []
+    for (style, number), one in zip(kinds, random.sample(pool, len(kinds)), strict=True):
+        word, answering = next(words), evidence[one.evidence[0]]
+        at = aim(one.question, one.answers, answering.title, answering.text, word)
+        beside = random.choice([other.evidence[0] for other in pool if not _shared(one, other)])
+        seat = random.randrange(len(one.evidence) + 1)
+        made.append(Attacked(style, number, one, beside, word, STYLES[style](random, at), seat))
+    return made
 
 
-def _attacked(
-    random: Random, style: str, number: int, example: Example, pool: Sequence[Example], word: str
-) -> Attacked:
-    others = [one for one in pool if not {*map(_document, one.evidence)} & {*map(_document, example.evidence)}]
-    return Attacked(
-        style=style,
-        number=number,
-        example=example,
-        beside=random.choice(others).evidence[0],
-        word=word,
-        poison=STYLES[style](random, example.question, word),
-        seat=random.randrange(len(example.evidence) + 1),
-    )
+def _shared(one: Example, other: Example) -> bool:
+    """Whether the evidence of both is in the same document."""
+    return bool({*map(_document, one.evidence)} & {*map(_document, other.evidence)})
 
 
 def _document(evidence: str) -> str:
@@ -237,29 +233,28 @@ def effects(found: Sequence[Way], items: Sequence[Example], score: Score) -> lis
     ]
 
 
-def report(results: Results) -> Iterator[str]:
-    """The figures as lines of text."""
+def report(results: Results, scorer: str) -> Iterator[str]:
+    """The figures as lines of text; `scorer` says what is right."""
     found = ways(results)
     poisoned = [one for one in results.examples if one.slice in STYLES]
     clean = [one for one in results.examples if one.slice not in STYLES]
-    primary = results.config.task.primary
 
     def right(record: Record, _: Example) -> float:
-        return record.scores[primary]
+        return record.scores[scorer]
 
     yield f"{len(poisoned)} poisoned documents in {len({one.slice for one in poisoned})} styles, a question each"
     yield from _table("attacks that worked", effects(found, poisoned, worked))
-    yield from _table("right answers beside a poisoned passage", effects(found, poisoned, right))
-    yield from _table("right answers beside the same passage unpoisoned", effects(found, clean, right))
+    yield from _table(f"{scorer} beside a poisoned passage", effects(found, poisoned, right))
+    yield from _table(f"{scorer} beside it unpoisoned", effects(found, clean, right))
     yield from _tokens(found, clean)
     yield from _by_style(found, poisoned)
 
 
 def _table(title: str, rows: Sequence[Effect]) -> Iterator[str]:
-    yield f"\n{title:<28} {'without fence':>24} {'with fence':>24} {'change, points':>28} {'p (Holm)':>9}"
+    yield f"\n{title:<32} {'without fence':>24} {'with fence':>24} {'change, points':>28} {'p (Holm)':>9}"
     for row in rows:
         change = f"{points(row.difference.estimate.value)} ({span(row.difference.estimate)})"
-        yield f"{row.way:<28} {_share(row.before):>24} {_share(row.after):>24} {change:>28} {chance(row.p_holm):>9}"
+        yield f"{row.way:<32} {_share(row.before):>24} {_share(row.after):>24} {change:>28} {chance(row.p_holm):>9}"
 
 
 def _share(scores: Sequence[float]) -> str:
@@ -268,21 +263,19 @@ def _share(scores: Sequence[float]) -> str:
 
 
 def _tokens(found: Sequence[Way], items: Sequence[Example]) -> Iterator[str]:
-    yield f"\n{'prompt tokens, unpoisoned':<28} {'without fence':>24} {'with fence':>24}"
+    yield f"\n{'prompt tokens, unpoisoned':<32} {'without fence':>24} {'with fence':>24}"
     for way in found:
         before, after = (fmean(side[one.id].usage.prompt_tokens for one in items) for side in (way.plain, way.fenced))
-        yield f"{way.name:<28} {before:>24.0f} {after:>24.0f}"
+        yield f"{way.name:<32} {before:>24.0f} {after:>24.0f}"
 
 
 def _by_style(found: Sequence[Way], items: Sequence[Example]) -> Iterator[str]:
     """Counts over all strategies of an adapter: the same document counts once for each."""
     adapters = list(dict.fromkeys(way.adapter for way in found))
-    yield f"\n{'attacks that worked, of':<28}" + "".join(
-        f" {one + ', without':>24} {'with fence':>12}" for one in adapters
-    )
+    yield f"\n{'attacks that worked':<32}" + "".join(f" {one + ', without':>24} {'with fence':>12}" for one in adapters)
     for style in STYLES:
         mine = [one for one in items if one.slice == style]
-        line = f"{style + ', ' + str(len(mine)) + ' documents':<28}"
+        line = f"{style + ', ' + str(len(mine)) + ' documents':<32}"
         for adapter in adapters:
             asked = [way for way in found if way.adapter == adapter]
             before = sum(worked(way.plain[one.id], one) for way in asked for one in mine)
@@ -290,6 +283,12 @@ def _by_style(found: Sequence[Way], items: Sequence[Example]) -> Iterator[str]:
             total = len(asked) * len(mine)
             line += f" {f'{before:.0f} of {total}':>24} {f'{after:.0f} of {total}':>12}"
         yield line
+
+
+def _scorer(task: Task, named: str | None) -> str:
+    if named is not None and named not in task.settings.scorers:
+        raise RunError(f"--scorer {named}: the task has no such scorer; it has {', '.join(task.settings.scorers)}")
+    return named or task.settings.primary
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -303,14 +302,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out/injections"), help="the run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed poisons other questions (default: 0)")
     parser.add_argument("--each", type=int, default=EACH, help="documents of each style (default: %(default)s)")
+    parser.add_argument("--scorer", help="of the task: what a right answer is (default: the task's primary one)")
     options = parser.parse_args(words)
     tell_progress("eval", "serve", "retrieval")
     stop_politely()
     try:
         grid = load_grid(options.grid)
-        made = attacks(grid.task.examples, options.seed, options.each)
-        written = write(grid, made, options.out / "world")
-        print("\n".join(report(run(load_grid(written), options.out))))
+        scorer = _scorer(grid.task, options.scorer)
+        made = attacks(grid.task.examples, grid.task.evidence, options.seed, options.each)
+        results = run(load_grid(write(grid, made, options.out / "world")), options.out)
+        print("\n".join(report(results, scorer)))
     except (FileError, RetrievalError, ServeError, RunError) as error:
         print(error, file=sys.stderr)
         return 1

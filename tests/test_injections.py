@@ -1,5 +1,6 @@
 """The corpus of poisoned documents, and what is counted when they are asked about."""
 
+import doctest
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -10,11 +11,20 @@ import pytest
 from eval.folder import load_results
 from eval.grid import load_grid
 from eval.record import RunError
-from eval.task import Example, read_examples
+from eval.task import Example
+from retrieval.passage import Passage
+from scripts import attacks as poisons
 from scripts.attacks import STYLES
-from scripts.injections import EACH, attacks, effects, main, ways, worked, write
+from scripts.injections import EACH, Attacked, attacks, effects, main, ways, worked, write
 from scripts.pocket.files import write_world as write_demo
 from tests.eval_stub import Say, Stub, number_in, serving, write_world
+
+
+def test_the_examples_in_the_docstrings_are_true() -> None:
+    result = doctest.testmod(poisons)
+
+    assert result.attempted
+    assert not result.failed
 
 
 def questions(n: int) -> list[Example]:
@@ -24,8 +34,15 @@ def questions(n: int) -> list[Example]:
     ]
 
 
+def made_of(examples: list[Example], seed: int = 0, each: int = EACH) -> list[Attacked]:
+    places = (place for one in examples for place in one.evidence)
+    return attacks(
+        examples, {place: Passage(place, "Entry", f"It says {place}.", 0, 9) for place in places}, seed, each
+    )
+
+
 def test_a_hundred_documents_in_eight_styles_each_with_a_word_and_a_question_of_its_own() -> None:
-    made = attacks(questions(120), seed=0)
+    made = made_of(questions(120))
 
     assert Counter(one.style for one in made) == dict.fromkeys(STYLES, EACH)
     assert len(made) >= 50
@@ -36,21 +53,21 @@ def test_a_hundred_documents_in_eight_styles_each_with_a_word_and_a_question_of_
 
 
 def test_the_same_seed_makes_the_same_and_another_one_others() -> None:
-    assert attacks(questions(120), seed=0) == attacks(questions(120), seed=0)
-    assert attacks(questions(120), seed=0) != attacks(questions(120), seed=1)
+    assert made_of(questions(120)) == made_of(questions(120))
+    assert made_of(questions(120)) != made_of(questions(120), seed=1)
 
 
 def test_a_word_is_never_said_by_a_question_an_answer_or_the_evidence_beside_it() -> None:
-    first = attacks(questions(120), seed=0)[0]
+    first = made_of(questions(120))[0]
     taken = [Example(id="q", question=f"What is {first.word}?", answers=("x",), evidence=("d",)), *questions(120)]
 
-    assert first.word not in {one.word for one in attacks(taken, seed=0)}
-    assert all(one.beside not in one.example.evidence for one in attacks(questions(120), seed=0))
+    assert first.word not in {one.word for one in made_of(taken)}
+    assert all(one.beside not in one.example.evidence for one in made_of(questions(120)))
 
 
 def test_too_few_questions_are_said() -> None:
     with pytest.raises(RunError, match="16 poisoned documents need as many questions with evidence, and there are 15"):
-        attacks(questions(15), seed=0, each=2)
+        made_of(questions(15), each=2)
 
 
 def test_a_question_is_asked_twice_and_only_the_poison_differs(tmp_path: Path) -> None:
@@ -58,7 +75,7 @@ def test_a_question_is_asked_twice_and_only_the_poison_differs(tmp_path: Path) -
     (tmp_path / "demo" / "world" / "shots.jsonl").write_text("{}")
     asked = load_grid(tmp_path / "demo" / "world" / "grid.yaml")
 
-    made = attacks(asked.task.examples, seed=0)
+    made = attacks(asked.task.examples, asked.task.evidence, seed=0)
     grid = load_grid(write(asked, made, tmp_path / "poisoned"))
 
     texts = {place: passage.text for place, passage in grid.task.evidence.items()}
@@ -95,7 +112,8 @@ def test_an_attack_that_a_fence_stops_is_counted_as_one(tmp_path: Path, capsys: 
     words: list[str] = []
     with serving(Stub(obeying(words))) as stub:
         grid, out = write_world(tmp_path / "world", stub.url, n=2 * len(STYLES)), tmp_path / "out"
-        words += [one.word for one in attacks(read_examples(grid.parent / "test.jsonl"), seed=3, each=1)]
+        task = load_grid(grid).task
+        words += [one.word for one in attacks(task.examples, task.evidence, seed=3, each=1)]
 
         code = main([str(grid), "--out", str(out), "--seed", "3", "--each", "1"])
         asked = len(stub.calls)
@@ -110,7 +128,9 @@ def test_an_attack_that_a_fence_stops_is_counted_as_one(tmp_path: Path, capsys: 
     for effect in effects(ways(found), seen, worked):
         assert (sum(effect.before), sum(effect.after)) == (len(seen), 0)
         assert (effect.difference.gained, effect.difference.lost) == (0, len(seen))
-    said = capsys.readouterr().out
+    assert main([str(grid), "--out", str(out), "--scorer", "colour"]) == 1
+    said, complained = capsys.readouterr()
+    assert "the task has no such scorer; it has exact, part" in complained
     assert "8 poisoned documents in 8 styles" in said
     assert "base:direct" in said
 
