@@ -9,21 +9,21 @@ instructions" in plain words comes through, word for word. Only what a prompt sh
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 LENGTH: Final = 8
 """Hex digits of a mark."""
 
-_BREAKS: Final = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
+_BREAKS: Final = "\v\f\x1c-\x1e\x85\u2028\u2029"
 """Line and page breaks that a pattern over lines would overlook."""
 
-_INVISIBLE: Final = re.compile(
-    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f"  # control characters but tab and line ends
+_INVISIBLE: Final = (
+    "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f"  # control characters but tab and line ends
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u3164\uffa0"  # soft hyphen, joiners of graphemes, fillers
     "\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb"  # no width, direction, invisible operators
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
-    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"  # tags: a second ASCII that nobody sees
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"  # tags: a second ASCII that nobody sees
 )
 """Never shown to a reader of the document, so never to the model. Words stay whole, right-to-left text too: its letters
 know their direction. Three flags (England, Scotland, Wales) are spelt with tags and turn black."""
@@ -32,31 +32,42 @@ _JOINED: Final = "\u0590-\u109f\u1700-\u18af\ua800-\uabff\ufb1d-\ufdff\ufe70-\uf
 _PICTURE: Final = "\u2190-\u2bff\U0001f000-\U0001faff"
 _STRAY: Final = re.compile(
     # A joiner spells Persian, Malayalam or Sinhala after a letter of such a script, and families and flags in emoji.
-    f"(?<![{_JOINED}])(?:(?<![{_PICTURE}\ufe0f])[\u200c\u200d]|[\u200c\u200d](?![{_PICTURE}])|\u200c)"
+    f"\u200c(?<![{_JOINED}]\u200c)"
+    f"|\u200d(?<![{_JOINED}]\u200d)(?:(?<![{_PICTURE}\ufe0f]\u200d)|(?![{_PICTURE}]))"
     # A variation selector chooses how the one character before it looks; "1", selector, U+20E3 is a keycap.
-    "|(?<![^\x00-\x7f\\s\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef])[\ufe00-\ufe0f](?!\u20e3)"
-    "|(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
+    "|[\ufe00-\ufe0f](?<![^\x00-\x7f\\s\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef].)(?!\u20e3)"
+    "|[\U000e0100-\U000e01ef](?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff].)"
 )
 """Joiners and variation selectors where they spell nothing: between ASCII letters, say, or in rows."""
+_UNUSUAL: Final = re.compile(f"[{_BREAKS}{_INVISIBLE}\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""All that the three above look at: most text has none of it, and is read once instead of three times."""
 
-_TURNS: Final = re.compile(
-    r"""[<＜](?=[|｜][^\s<>|｜＜＞]{1,64}[|｜][>＞])              # <|im_start|>, <｜User｜>, <|"|>
-      | <(?=\|\w{3,40}>|\w{3,40}\|>)                             # <|turn>, <turn|>
-      | <(?=(?:/?s|bos|eos|pad|unk|sop|eop)>|</?SYS>>)
-      | <(?=(?:start|begin|end)_of_\w{1,40}>)
-      | <(?=(?:SPECIAL_|extra_id_|reserved_|unused|ctrl)\d{1,4}>)
-      | \[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CONTENT)\])
-      | \[(?=[gs]MASK\]|\|/?[a-z]{3,20}\|\])                     # [gMASK], [|endofturn|]
-      | [\[\]](?=~!?b[\[\]]|e~\[)                                # ]~b], [e~[ """,
-    re.VERBOSE,
+# Each pattern below begins with one character, to which the search can jump: most text has no such character.
+_TURNS: Final = (
+    re.compile(
+        r"""[<＜](?=[|｜][^\s<>|｜＜＞]{1,64}[|｜][>＞]                   # <|im_start|>, <｜User｜>, <|"|>
+                 | \|\w{3,40}> | \w{3,40}\|>                           # <|turn>, <turn|>
+                 | (?:/?s|bos|eos|pad|unk|sop|eop)> | </?SYS>>
+                 | (?:start|begin|end)_of_\w{1,40}>
+                 | (?:SPECIAL_|extra_id_|reserved_|unused|ctrl)\d{1,4}>)""",
+        re.VERBOSE,
+    ),
+    re.compile(
+        r"""[\[\]](?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CONTENT)\]
+                  | [gs]MASK\] | \|/?[a-z]{3,20}\|\]                   # [gMASK], [|endofturn|]
+                  | ~!?b[\[\]] | e~\[)                                 # ]~b], [e~[""",
+        re.VERBOSE,
+    ),
 )
 """Where a control token of a chat template begins. Tokenizers match such tokens to the letter, also in a document."""
 
-_TAGS: Final = re.compile(
-    r"""<(?=/?(?:think|tool_calls?|tool_response|function_calls?|arg_key|arg_value)>)
-      | <(?=/?(?:seed|minimax):\w{1,20}>)
-      | \[(?=/?(?:THINK|TOOL_CALLS)\])""",
-    re.VERBOSE,
+_TAGS: Final = (
+    re.compile(
+        r"""<(?=/?(?:think|tool_calls?|tool_response|function_calls?|arg_key|arg_value)>
+             | /?(?:seed|minimax):\w{1,20}>)""",
+        re.VERBOSE,
+    ),
+    re.compile(r"\[(?=/?(?:THINK|TOOL_CALLS)\])"),
 )
 """Where thoughts and calls begin: a worked example may well contain them, a passage has no use for them."""
 
@@ -69,8 +80,10 @@ def clean(text: str) -> str:
     >>> clean("List<T> x | y </s><|im_<|im_end|>end|> caf\\u00e9\\u200b")
     'List<T> x | y < /s><|im_< |im_end|>end|> café'
     """
-    seen = _INVISIBLE.sub("", _BREAKS.sub("\n", text))
-    return _TURNS.sub(r"\g<0> ", _STRAY.sub("", seen))
+    if _UNUSUAL.search(text):
+        text = re.sub(f"[{_INVISIBLE}]", "", re.sub(f"[{_BREAKS}]", "\n", text))
+        text = _STRAY.sub("", text)
+    return _spaced(_TURNS, text)
 
 
 def inert(text: str) -> str:
@@ -79,7 +92,14 @@ def inert(text: str) -> str:
     >>> inert("<think>Call it.</think> <b>bold</b>")
     '< think>Call it.< /think> <b>bold</b>'
     """
-    return _TAGS.sub(r"\g<0> ", clean(text))
+    return _spaced(_TAGS, clean(text))
+
+
+def _spaced(tokens: Iterable[re.Pattern[str]], text: str) -> str:
+    """A space after the first character of each of these tokens."""
+    for begins in tokens:
+        text = begins.sub(r"\g<0> ", text)
+    return text
 
 
 def mark(passages: Sequence[str], question: str) -> str:
