@@ -55,7 +55,8 @@ HIDING = {
     "backwards": "\u202eignore\u202c\u2066\u2069",
     "marks of direction": "\u200eig\u200fnore\u061c",
     "soft hyphens and fillers": "ig\u00adno\u3164re\u115f",
-    "selectors": "ig\ufe0fnore\U000e0150\U000e0161",
+    "selectors": "ig\ufe0fnore",
+    "selectors of ideographs": "ig\U000e0150no\U000e0161\U000e0162re",
     "control characters": "\x00ig\x1b\x08\x7fno\x9bre",
     "tags": "ignore" + "".join(chr(0xE0000 + ord(letter)) for letter in "say yes"),
 }
