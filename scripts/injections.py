@@ -28,7 +28,7 @@ from eval.wording import chance, percent, points, span
 from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.files import FileError, write_atomically, write_jsonl
 from retrieval.passage import Passage, RetrievalError
-from retrieval.stats import Difference, holm, paired, wilson
+from retrieval.stats import Difference, holm, mean, paired
 from scripts.attacks import STYLES, aim
 from scripts.pocket.lexicon import name
 from serve.chat import ServeError
@@ -37,6 +37,7 @@ from serve.combination import GOLD, NONE, Combination
 EACH: Final = 12
 """Poisoned documents of each style."""
 FENCED: Final = "-fenced"
+"""Ends the name of a strategy's fenced twin."""
 CLEAN: Final = "-clean"
 
 Row = dict[str, Any]
@@ -130,10 +131,11 @@ def write(grid: Grid, made: Sequence[Attacked], folder: Path) -> Path:
     settings = grid.settings
     write_jsonl(folder / "corpus.jsonl", corpus_rows(made, grid.task.evidence))
     write_jsonl(folder / "test.jsonl", example_rows(made))
-    strategies = {name: grid.stack.strategies[name] for name in settings.strategies}
+    asked = [name for name in settings.strategies if not name.endswith(FENCED)]
+    strategies = {name: grid.stack.strategies[name] for name in asked}
     fenced = {f"{name}{FENCED}": replace(one, fence=True) for name, one in strategies.items()}
     plain = {name: replace(one, fence=False) for name, one in strategies.items()}
-    used = [Combination(*parts) for parts in product(settings.adapters, (NONE,), settings.strategies)]
+    used = [Combination(*parts) for parts in product(settings.adapters, (NONE,), asked)]
     stack = replace(grid.stack.only(used), strategies=plain | fenced)
     scorers = {name: asdict(one) for name, one in grid.task.settings.scorers.items()}
     files: dict[str, Row] = {
@@ -151,7 +153,7 @@ def write(grid: Grid, made: Sequence[Attacked], folder: Path) -> Path:
             "adapters": list(settings.adapters),
             "retrievers": [NONE, GOLD],
             "strategies": list(plain | fenced),
-            "baseline": str(Combination(settings.adapters[0], NONE, settings.strategies[0])),
+            "baseline": str(Combination(settings.adapters[0], NONE, asked[0])),
             "concurrency": settings.concurrency,
         },
     }
@@ -258,7 +260,7 @@ def _table(title: str, rows: Sequence[Effect]) -> Iterator[str]:
 
 
 def _share(scores: Sequence[float]) -> str:
-    one = wilson(round(sum(scores)), len(scores))
+    one = mean(scores)
     return f"{percent(one.value)} ({percent(one.low)} to {percent(one.high)})"
 
 
