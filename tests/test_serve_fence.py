@@ -3,6 +3,7 @@
 import doctest
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import trl
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer
 
 from retrieval.passage import Hit, Passage, Query
 from scripts.pocket.files import make_splits
-from serve import fence
+from serve import fence, strategies
 from serve.chat import Message
 from serve.fence import clean, inert, mark
 from serve.strategies import layout, shown_in, user_turn
@@ -74,8 +75,9 @@ hostile = st.lists(
 ).map("".join)
 
 
-def test_the_examples_in_the_docstrings_are_true() -> None:
-    result = doctest.testmod(fence)
+@pytest.mark.parametrize("module", [fence, strategies])
+def test_the_examples_in_the_docstrings_are_true(module: ModuleType) -> None:
+    result = doctest.testmod(module)
 
     assert result.attempted
     assert not result.failed
