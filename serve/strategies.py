@@ -44,7 +44,11 @@ class StrategySettings:
     examples_from: str | None = None
     """A retriever of the stack that finds worked examples (documents with an `answer`) for each question."""
     fence: bool = False
-    """Stand each passage between two lines that no passage can contain, and say so above them."""
+    """Stand each passage between two lines that no passage can contain, and say so above them.
+
+    Off, because it costs tokens and, with the models tried, no fewer attacks were seen to work: measure yours with
+    `python -m scripts.injections GRID`.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
