@@ -75,11 +75,21 @@ def settings(kind: str, shots: Path) -> StrategySettings:
 @pytest.mark.parametrize("found", FOUND)
 async def test_the_prompt_is_the_golden_one(kind: str, found: str, shots: Path) -> None:
     """To accept a change of layout: delete the file, run the tests twice, and review what git shows."""
-    golden = GOLDEN / f"{kind}-{found}.txt"
-
     answer = await build(settings(kind, shots), {})(QUERY, FOUND[found], Parrot())
 
-    rendered = "".join(f"--- {message.role}\n{message.content}\n" for message in answer.messages)
+    agrees_with(GOLDEN / f"{kind}-{found}.txt", answer.messages)
+
+
+@pytest.mark.parametrize("found", ["none", "both"])
+async def test_a_fenced_prompt_is_the_golden_one(found: str) -> None:
+    answer = await build(StrategySettings(kind="direct", fence=True), {})(QUERY, FOUND[found], Parrot())
+
+    agrees_with(GOLDEN / f"fenced-{found}.txt", answer.messages)
+    assert answer.sources == (PASSAGES + DEMONSTRATIONS if found == "both" else ())
+
+
+def agrees_with(golden: Path, messages: tuple[Message, ...]) -> None:
+    rendered = "".join(f"--- {message.role}\n{message.content}\n" for message in messages)
     if not golden.exists():
         golden.write_text(rendered, encoding="utf-8")
         pytest.fail(f"{golden} did not exist and was written")
