@@ -223,6 +223,8 @@ class ChatRequest(Asked):
         said = _merged(turns[: last + 1])
         words = [turn for turn in said[:-1] if not isinstance(turn, ToolTurn)]
         history = [turn.content for turn in _joined(words)]
+        if words and words[-1].role == "user":  # its answer was a call of a tool
+            history.append("")
         meta = {**self.metadata, "system_message": system}
         after = tuple(_message(turn) for turn in turns[last + 1 :])
         if after or len(words) < len(said) - 1:
