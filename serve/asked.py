@@ -13,7 +13,7 @@ from functools import cache
 from itertools import groupby
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, cast
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from retrieval.files import STRICT
 from retrieval.passage import Query
@@ -21,6 +21,10 @@ from serve.chat import Conversation, Message, Requested, Role, Sampling, ToolTur
 
 T = TypeVar("T")
 Route = Literal["chat", "completions"]
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
+"""As JSON has them: `"2"` is no number here, and `1` is not true."""
 
 
 class Refusal(ValueError):  # noqa: N818 - it is an answer, with a status of its own
@@ -84,27 +88,27 @@ class Asked:
     """The fields that a question has however it is asked."""
 
     model: str
-    stream: bool = False
-    stream_options: Mapping[Literal["include_usage"], bool] = field(default_factory=dict)
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
+    stream: Flag = False
+    stream_options: Mapping[Literal["include_usage"], Flag] = field(default_factory=dict)
+    temperature: Number | None = None
+    top_p: Number | None = None
+    max_tokens: Whole | None = None
+    seed: Whole | None = None
     stop: str | tuple[str, ...] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    n: Annotated[int, Field(ge=1, le=16)] = 1
-    logit_bias: Mapping[str, float] | None = None
-    min_tokens: int | None = None
-    ignore_eos: bool | None = None
-    stop_token_ids: tuple[int, ...] | None = None
-    include_stop_str_in_output: bool | None = None
+    presence_penalty: Number | None = None
+    frequency_penalty: Number | None = None
+    repetition_penalty: Number | None = None
+    top_k: Whole | None = None
+    min_p: Number | None = None
+    n: Annotated[Whole, Field(ge=1, le=16)] = 1
+    logit_bias: Mapping[str, Number] | None = None
+    min_tokens: Whole | None = None
+    ignore_eos: Flag | None = None
+    stop_token_ids: tuple[Whole, ...] | None = None
+    include_stop_str_in_output: Flag | None = None
     bad_words: tuple[str, ...] | None = None
-    allowed_token_ids: tuple[int, ...] | None = None
-    skip_special_tokens: bool | None = None
+    allowed_token_ids: tuple[Whole, ...] | None = None
+    skip_special_tokens: Flag | None = None
     structured_outputs: Mapping[str, Any] | None = None
     response_format: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -179,14 +183,14 @@ class ChatRequest(Asked):
     """The fields of OpenAI's chat completions, and of vLLM's, that mean something here."""
 
     messages: tuple[Turn, ...]
-    max_completion_tokens: int | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    max_completion_tokens: Whole | None = None
+    logprobs: Flag | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = None
     tools: tuple[Mapping[str, Any], ...] | None = None
     tool_choice: str | Mapping[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: Flag | None = None
     reasoning_effort: str | None = None
-    include_reasoning: bool | None = None
+    include_reasoning: Flag | None = None
     chat_template_kwargs: Mapping[str, Any] | None = None
 
     route: ClassVar[Route] = "chat"

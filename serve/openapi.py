@@ -1,0 +1,230 @@
+"""`GET /openapi.json`: what this gateway takes and what it gives, in OpenAPI 3.1.
+
+Requests are described by the classes that read them, so the two cannot differ. What is answered is written down here,
+and a fuzzer holds the gateway to it (`python -m scripts.fuzz_serve`). Knows nothing of how anything is answered.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from serve.asked import ChatRequest, CompletionRequest, SearchRequest
+from serve.capture import Feedback
+from serve.gateway import Gateway
+
+Object = dict[str, Any]
+
+VERSION: Final = "1"
+"""Of the API, as in `/v1`."""
+
+
+def routes(gateway: Gateway, *, keyed: bool, captured: bool) -> list[BaseRoute]:
+    """The description of this gateway: the models on offer at the moment, its door as it stands."""
+
+    async def show(_: Request) -> Response:
+        return JSONResponse(document(tuple(gateway.offered), tuple(gateway.pipeline.stack.retrievers), keyed, captured))
+
+    return [Route("/openapi.json", show)]
+
+
+@lru_cache(maxsize=1)
+def document(models: tuple[str, ...], retrievers: tuple[str, ...], keyed: bool, captured: bool) -> Object:
+    """All of it. Without `capture:` there is no feedback to give, without keys none to send."""
+    paths: dict[str, Object] = {
+        "/v1/models": {"get": _operation("Every combination and alias.", _json("Models"))},
+        "/v1/models/{name}": {
+            "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"enum": list(models)}}],
+            "get": _operation("One of them.", _json("Model"), (404,)),
+        },
+        "/v1/chat/completions": {
+            "post": _asking(
+                "A question, answered the way that `model` names.", "ChatRequest", _json("ChatAnswer", EVENTS)
+            )
+        },
+        "/v1/completions": {
+            "post": _asking("The prompt is a question.", "CompletionRequest", _json("TextAnswer", EVENTS))
+        },
+        "/v1/search": {"post": _asking("Sources without an answer.", "SearchRequest", _json("Found"))},
+        "/healthz": {"get": _open(_operation("Whether this process answers.", _json("Status")))},
+        "/readyz": {"get": _open(_operation("Whether a question would be answered.", _json("Status")))},
+        "/openapi.json": {"get": _operation("This description.", {"application/json": {"schema": {"type": "object"}}})},
+    }
+    paths["/readyz"]["get"]["responses"]["503"] = _answer("It would not.", _json("Status"))
+    if captured:
+        heard = _operation("What a person says of an answer.", _json("Heard"), (400, 404, 413, 503))
+        paths["/v1/feedback"] = {"post": heard | _body("Feedback")}
+    requests = {
+        **_asked(ChatRequest, models),
+        **_asked(CompletionRequest, models),
+        **_asked(SearchRequest, (*retrievers, *models)),
+        **_asked(Feedback),
+    }
+    door = _KEYED if keyed else {}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Fulcrum", "version": VERSION, "description": _ABOUT},
+        "paths": _behind(paths, keyed),
+        "components": {"schemas": requests | _ANSWERS, "responses": _REFUSALS, "headers": _HEADERS, **door},
+        **({"security": [{"key": []}]} if keyed else {}),
+    }
+
+
+_ABOUT: Final = (
+    "One question, answered one way: a model id is `adapter:retriever:strategy`. A field that means nothing here is "
+    "refused by name; `null` is a field left out. Programs on this machine may ask; other sites' pages may not (403), and "
+    "no name is answered to but this machine's own (421)."
+)
+EVENTS: Final = {"text/event-stream": {"schema": {"type": "string"}}}
+"""With `stream`: OpenAI's chunks; the first has `sources`, the one with `finish_reason` `annotations`."""
+_WHY: Final[Mapping[int, str]] = {
+    400: "A field is wrong, or means nothing here: `param` names it.",
+    401: "A key is needed.",
+    403: "A page of another site asks.",
+    404: "There is no such thing; near ones are named.",
+    413: "The body is too long.",
+    421: "This server was called by a name that is not this machine's.",
+    429: "This key has as many questions under way as it may.",
+    500: "A fault of this server's; its log says more.",
+    503: "Too many questions, or no engine, for now.",
+    504: "The answer took too long.",
+}
+_TRY_AGAIN: Final = (429, 503)
+"""Where the answer says when."""
+_ASKING: Final = (400, 404, 413, 429, 500, 503, 504)
+
+
+def _operation(summary: str, content: Object, refusals: Iterable[int] = ()) -> Object:
+    refused = {str(status): {"$ref": f"#/components/responses/{status}"} for status in (*refusals, 403, 421)}
+    return {"summary": summary, "responses": {"200": _answer("As asked.", content), **refused}}
+
+
+def _asking(summary: str, request: str, content: Object) -> Object:
+    return _operation(summary, content, _ASKING) | _body(request)
+
+
+def _body(request: str) -> Object:
+    return {"requestBody": {"required": True, "content": _json(request)}}
+
+
+def _open(operation: Object) -> Object:
+    """Told without a key."""
+    return operation | {"security": []}
+
+
+def _behind(paths: Object, keyed: bool) -> Object:
+    """With keys, what is not open may answer that one is needed."""
+    for path in paths.values():
+        for operation in path.values():
+            if keyed and isinstance(operation, dict) and "security" not in operation:
+                operation["responses"]["401"] = {"$ref": "#/components/responses/401"}
+    return paths
+
+
+def _answer(said: str, content: Object, headers: Iterable[str] = ()) -> Object:
+    named = {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *headers)}
+    return {"description": said, "content": content, "headers": named}
+
+
+def _json(name: str, besides: Object | None = None) -> Object:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}, **(besides or {})}
+
+
+def _asked(kind: type[Any], models: Iterable[str] = ()) -> Object:
+    """The schemas of a request's class and of the classes in it. Null is a field left out, whatever it is called."""
+    schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")
+    parts: Object = schema.pop("$defs", {})
+    for name, field in schema["properties"].items():
+        if name not in schema["required"]:
+            schema["properties"][name] = {"anyOf": [field, {"type": "null"}]}
+    schema["additionalProperties"] = {"type": "null"}
+    if models:
+        schema["properties"]["model"] = {"enum": list(models)}
+    return parts | {kind.__name__: schema}
+
+
+def _record(required: Object, **optional: Object) -> Object:
+    """An object that has these, and may have more."""
+    return {"type": "object", "required": list(required), "properties": required | optional}
+
+
+def _list(of: Object) -> Object:
+    return {"type": "array", "items": of}
+
+
+def _ref(name: str) -> Object:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_TEXT: Final = {"type": "string"}
+_NUMBER: Final = {"type": "number"}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_MAYBE: Final = {"type": ["string", "null"]}
+
+
+def _completion(kind: str, choice: Object) -> Object:
+    """An answer in one piece. What the engine says besides is passed on."""
+    return _record(
+        {
+            "id": _TEXT,
+            "object": {"const": kind},
+            "created": {"type": "integer"},
+            "model": _TEXT,
+            "choices": _list(_record({"index": _COUNT, "finish_reason": _MAYBE, **choice})),
+            "usage": _ref("Usage"),
+            "sources": _list(_ref("Source")),
+            "unknown_citations": _COUNT,
+        }
+    )
+
+
+_ANSWERS: Final[Object] = {
+    "Model": _record(
+        {"id": _TEXT, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": _TEXT}
+        | dict.fromkeys(("combination", "adapter", "retriever", "strategy"), _TEXT)
+    ),
+    "Models": _record({"object": {"const": "list"}, "data": _list(_ref("Model"))}),
+    "Source": _record(
+        {"n": {"type": "integer", "minimum": 1}, "start": _COUNT, "end": _COUNT, "score": _NUMBER}
+        | dict.fromkeys(("id", "document", "title", "text"), _TEXT)
+    ),
+    "Usage": _record(dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), _COUNT)),
+    "Annotation": _record({"type": {"enum": ["file_citation", "url_citation"]}}),
+    "ChatAnswer": _completion(
+        "chat.completion",
+        {"message": _record({"role": _TEXT, "content": _MAYBE, "annotations": _list(_ref("Annotation"))})},
+    ),
+    "TextAnswer": _completion("text_completion", {"text": _TEXT, "annotations": _list(_ref("Annotation"))}),
+    "Found": _record({"object": {"const": "list"}, "model": _TEXT, "data": _list(_ref("Source"))}),
+    "Heard": _record({"id": _TEXT, "object": {"const": "feedback"}}),
+    "Status": _record({"status": _TEXT}),
+    "Error": _record(
+        {
+            "error": _record(
+                {
+                    "message": _TEXT,
+                    "type": {"enum": ["invalid_request_error", "server_error"]},
+                    "param": _MAYBE,
+                    "code": _MAYBE,
+                }
+            )
+        }
+    ),
+}
+_HEADERS: Final[Object] = {
+    "X-Request-Id": {
+        "description": "Also in the gateway's log and in the engine's.",
+        "required": True,
+        "schema": _TEXT,
+    },
+    "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 1}},
+}
+_REFUSALS: Final[Object] = {
+    str(status): _answer(why, _json("Error"), ["Retry-After"] if status in _TRY_AGAIN else [])
+    for status, why in _WHY.items()
+}
+_KEYED: Final[Object] = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
