@@ -27,6 +27,10 @@ Flag = Annotated[bool, Strict()]
 """As JSON has them: `"2"` is no number here, and `1` is not true."""
 
 
+DEEPEST: Final = 100
+"""Lists and objects in one another: far more than a schema has, and far less than what a writer of JSON gives up at."""
+
+
 class Refusal(ValueError):  # noqa: N818 - it is an answer, with a status of its own
     """A request that gets no completion: the HTTP status, OpenAI's error object, and when to come back, in seconds."""
 
@@ -274,16 +278,26 @@ class SearchRequest:
 
 def read(kind: type[T], body: bytes) -> T:
     """The body as a request of this kind; Refusal names every field that is wrong. `null` is a field left out."""
+    written = {key: value for key, value in _object(body).items() if value is not None}
     try:
-        given = json.loads(body, parse_constant=_finite, parse_float=_finite)
-        written = {key: value for key, value in given.items() if value is not None}
         return cast(T, _adapter(cast(Any, kind)).validate_python(written))
-    except (ValueError, AttributeError, RecursionError) as error:
-        if not isinstance(error, ValidationError):
-            raise Refusal(400, "the body is not a JSON object") from None
+    except ValidationError as error:
         problems = {_field(problem["loc"]): problem["msg"] for problem in error.errors()}
         sentences = "; ".join(f"{name}: {_hint(name, what)}" if name else what for name, what in problems.items())
         raise Refusal(400, sentences, param=next(iter(problems)) or None) from None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """What the body says, when that is a JSON object of some depth."""
+    try:
+        given = json.loads(body, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise Refusal(400, "the body is not a JSON object")
+    if body.count(b"{") + body.count(b"[") > DEEPEST and _is_deeper(given, DEEPEST):
+        raise Refusal(400, f"the body is nested more than {DEEPEST} deep")
+    return given
 
 
 def chosen(model: str, offered: Mapping[str, T]) -> T:
@@ -329,6 +343,11 @@ def _one(run: Sequence[Message]) -> Message:
 def _message(turn: Turn) -> Message:
     role: Role = turn.role if turn.role != "developer" else "system"
     return Message(role, turn.text) if turn.is_words else ToolTurn(role, turn.text, turn.as_sent())
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return most < 0 or any(_is_deeper(one, most - 1) for one in inner)
 
 
 def _finite(text: str) -> float:

@@ -35,6 +35,8 @@ def routes(gateway: Gateway, *, keyed: bool, captured: bool) -> list[BaseRoute]:
 @lru_cache(maxsize=1)
 def document(models: tuple[str, ...], retrievers: tuple[str, ...], keyed: bool, captured: bool) -> Object:
     """All of it. Without `capture:` there is no feedback to give, without keys none to send."""
+    ask = {"model": models[0]}
+    talk = {"messages": [{"role": "user", "content": _QUESTION}]}
     paths: dict[str, Object] = {
         "/v1/models": {"get": _operation("Every combination and alias.", _json("Models"))},
         "/v1/models/{name}": {
@@ -42,22 +44,28 @@ def document(models: tuple[str, ...], retrievers: tuple[str, ...], keyed: bool, 
             "get": _operation("One of them.", _json("Model"), (404,)),
         },
         "/v1/chat/completions": {
-            "post": _asking(
-                "A question, answered the way that `model` names.", "ChatRequest", _json("ChatAnswer", EVENTS)
+            "post": _operation(
+                "A question, answered the way that `model` names.", _json("ChatAnswer") | EVENTS, _ASKING
             )
+            | _body("ChatRequest", ask | talk, ask | talk | {"stream": True, "stream_options": {"include_usage": True}})
         },
         "/v1/completions": {
-            "post": _asking("The prompt is a question.", "CompletionRequest", _json("TextAnswer", EVENTS))
+            "post": _operation("The prompt is a question.", _json("TextAnswer") | EVENTS, _ASKING)
+            | _body("CompletionRequest", ask | {"prompt": _QUESTION, "max_tokens": 64, "temperature": 0.5})
         },
-        "/v1/search": {"post": _asking("Sources without an answer.", "SearchRequest", _json("Found"))},
+        "/v1/search": {
+            "post": _operation("Sources without an answer.", _json("Found"), _ASKING)
+            | _body("SearchRequest", ask | {"query": _QUESTION})
+        },
         "/healthz": {"get": _open(_operation("Whether this process answers.", _json("Status")))},
         "/readyz": {"get": _open(_operation("Whether a question would be answered.", _json("Status")))},
         "/openapi.json": {"get": _operation("This description.", {"application/json": {"schema": {"type": "object"}}})},
     }
     paths["/readyz"]["get"]["responses"]["503"] = _answer("It would not.", _json("Status"))
     if captured:
+        said = {"id": "chatcmpl-0", "rating": "down", "correction": "Mira Tall"}
         heard = _operation("What a person says of an answer.", _json("Heard"), (400, 404, 413, 503))
-        paths["/v1/feedback"] = {"post": heard | _body("Feedback")}
+        paths["/v1/feedback"] = {"post": heard | _body("Feedback", said)}
     requests = {
         **_asked(ChatRequest, models),
         **_asked(CompletionRequest, models),
@@ -74,13 +82,14 @@ def document(models: tuple[str, ...], retrievers: tuple[str, ...], keyed: bool, 
     }
 
 
+_QUESTION: Final = "Who founded Varn?"
 _ABOUT: Final = (
     "One question, answered one way: a model id is `adapter:retriever:strategy`. A field that means nothing here is "
-    "refused by name; `null` is a field left out. Programs on this machine may ask; other sites' pages may not (403), and "
-    "no name is answered to but this machine's own (421)."
+    "refused by name; `null` is a field left out. Programs on this machine may ask; other sites' pages may not (403), "
+    "and no name is answered to but this machine's own (421)."
 )
-EVENTS: Final = {"text/event-stream": {"schema": {"type": "string"}}}
-"""With `stream`: OpenAI's chunks; the first has `sources`, the one with `finish_reason` `annotations`."""
+EVENTS: Final = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}}
+"""With `stream`. Version 3.1 does not say whether a stream's schema is of the whole or of each event: here, of each."""
 _WHY: Final[Mapping[int, str]] = {
     400: "A field is wrong, or means nothing here: `param` names it.",
     401: "A key is needed.",
@@ -103,12 +112,14 @@ def _operation(summary: str, content: Object, refusals: Iterable[int] = ()) -> O
     return {"summary": summary, "responses": {"200": _answer("As asked.", content), **refused}}
 
 
-def _asking(summary: str, request: str, content: Object) -> Object:
-    return _operation(summary, content, _ASKING) | _body(request)
-
-
-def _body(request: str) -> Object:
-    return {"requestBody": {"required": True, "content": _json(request)}}
+def _body(request: str, *examples: Object) -> Object:
+    named = {str(number): {"value": example} for number, example in enumerate(examples, start=1)}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": _json(request)["application/json"] | {"examples": named}},
+        }
+    }
 
 
 def _open(operation: Object) -> Object:
@@ -130,8 +141,8 @@ def _answer(said: str, content: Object, headers: Iterable[str] = ()) -> Object:
     return {"description": said, "content": content, "headers": named}
 
 
-def _json(name: str, besides: Object | None = None) -> Object:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}, **(besides or {})}
+def _json(name: str) -> Object:
+    return {"application/json": {"schema": _ref(name)}}
 
 
 def _asked(kind: type[Any], models: Iterable[str] = ()) -> Object:
@@ -164,6 +175,11 @@ _TEXT: Final = {"type": "string"}
 _NUMBER: Final = {"type": "number"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _MAYBE: Final = {"type": ["string", "null"]}
+
+
+_DONE: Final = {"const": "[DONE]"}
+_EVENT: Final = {"anyOf": [_ref("Chunk"), _ref("Error")]}
+"""An error is a stream's last event, and otherwise `[DONE]` is, which is no JSON."""
 
 
 def _completion(kind: str, choice: Object) -> Object:
@@ -199,6 +215,11 @@ _ANSWERS: Final[Object] = {
         {"message": _record({"role": _TEXT, "content": _MAYBE, "annotations": _list(_ref("Annotation"))})},
     ),
     "TextAnswer": _completion("text_completion", {"text": _TEXT, "annotations": _list(_ref("Annotation"))}),
+    "Event": _record(
+        {"data": {"anyOf": [_DONE, _TEXT | {"contentMediaType": "application/json", "contentSchema": _EVENT}]}}
+    ),
+    "Chunk": _record({"id": _TEXT, "created": {"type": "integer"}, "model": _TEXT, "choices": _list(_record({}))})
+    | {"description": "The first has `sources`; the delta that comes with `finish_reason` has `annotations`."},
     "Found": _record({"object": {"const": "list"}, "model": _TEXT, "data": _list(_ref("Source"))}),
     "Heard": _record({"id": _TEXT, "object": {"const": "feedback"}}),
     "Status": _record({"status": _TEXT}),
