@@ -13,7 +13,7 @@ from functools import cache
 from itertools import groupby
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, cast
 
-from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from retrieval.files import STRICT
 from retrieval.passage import Query
@@ -44,6 +44,11 @@ class Refusal(ValueError):  # noqa: N818 - it is an answer, with a status of its
         self.body: Final = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def _without_nulls(given: Any) -> Any:
+    """Clients write `null` for what they leave out."""
+    return {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+
 @dataclass(frozen=True, slots=True)
 class TextPart:
     """A piece of a message's content; other kinds of content are refused."""
@@ -66,6 +71,10 @@ class Turn:
     name: str | None = None
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     tool_call_id: str | None = None
+    annotations: tuple[Mapping[str, Any], ...] = ()
+    """What an answer of ours has cited: clients send whole answers back. It changes nothing."""
+    provider_specific_fields: Mapping[str, Any] | None = None
+    """LiteLLM's copy of what it does not know in an answer, sent back with it. It changes nothing."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -186,7 +195,7 @@ _SINGLE: Final = ("n", "logprobs", "top_logprobs", "tools", "tool_choice", "para
 class ChatRequest(Asked):
     """The fields of OpenAI's chat completions, and of vLLM's, that mean something here."""
 
-    messages: tuple[Turn, ...]
+    messages: tuple[Annotated[Turn, BeforeValidator(_without_nulls)], ...]
     max_completion_tokens: Whole | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = None
@@ -277,10 +286,9 @@ class SearchRequest:
 
 
 def read(kind: type[T], body: bytes) -> T:
-    """The body as a request of this kind; Refusal names every field that is wrong. `null` is a field left out."""
-    written = {key: value for key, value in _object(body).items() if value is not None}
+    """The body as a request of this kind; Refusal names every field that is wrong."""
     try:
-        return cast(T, _adapter(cast(Any, kind)).validate_python(written))
+        return cast(T, _adapter(cast(Any, kind)).validate_python(_without_nulls(_object(body))))
     except ValidationError as error:
         problems = {_field(problem["loc"]): problem["msg"] for problem in error.errors()}
         sentences = "; ".join(f"{name}: {_hint(name, what)}" if name else what for name, what in problems.items())

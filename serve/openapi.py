@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from serve.asked import ChatRequest, CompletionRequest, SearchRequest
+from serve.asked import ChatRequest, CompletionRequest, SearchRequest, Turn
 from serve.capture import Feedback
 from serve.gateway import Gateway
 
@@ -149,10 +149,10 @@ def _asked(kind: type[Any], models: Iterable[str] = ()) -> Object:
     """The schemas of a request's class and of the classes in it. Null is a field left out, whatever it is called."""
     schema = TypeAdapter(kind).json_schema(ref_template="#/components/schemas/{model}")
     parts: Object = schema.pop("$defs", {})
-    for name, field in schema["properties"].items():
-        if name not in schema["required"]:
-            schema["properties"][name] = {"anyOf": [field, {"type": "null"}]}
-    schema["additionalProperties"] = {"type": "null"}
+    for record in (schema, *(parts[name] for name in parts if name == Turn.__name__)):
+        record["additionalProperties"] = {"type": "null"}
+        for name in record["properties"].keys() - record["required"]:
+            record["properties"][name] = {"anyOf": [record["properties"][name], {"type": "null"}]}
     if models:
         schema["properties"]["model"] = {"enum": list(models)}
     return parts | {kind.__name__: schema}
@@ -209,7 +209,15 @@ _ANSWERS: Final[Object] = {
         | dict.fromkeys(("id", "document", "title", "text"), _TEXT)
     ),
     "Usage": _record(dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), _COUNT)),
-    "Annotation": _record({"type": {"enum": ["file_citation", "url_citation"]}}),
+    "Annotation": _record(
+        {
+            "type": {"const": "url_citation"},
+            "url_citation": _record(
+                dict.fromkeys(("url", "title", "document", "passage"), _TEXT)
+                | dict.fromkeys(("start_index", "end_index"), _COUNT)
+            ),
+        }
+    ),
     "ChatAnswer": _completion(
         "chat.completion",
         {"message": _record({"role": _TEXT, "content": _MAYBE, "annotations": _list(_ref("Annotation"))})},

@@ -65,6 +65,7 @@ WRONG: tuple[dict[str, Any], ...] = (
     {"stream_options": {"include": True}},
     {"messages": [{"role": "user", "content": "x", "stranger": 1}]},
     {"messages": [{"role": "judge", "content": "x"}]},
+    {"messages": [{"role": None, "content": "x"}]},
     {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
     {"metadata": []},
     {"prompt": 5},
@@ -78,6 +79,7 @@ RIGHT: tuple[dict[str, Any], ...] = (
     {"metadata": None, "stranger": None},
     {"n": None, "temperature": 1, "stop": ["a"], "seed": 0},
     {"comment": None, "correction": "so"},
+    {"messages": [{"role": "user", "content": "x", "name": None, "refusal": None, "annotations": [{}]}]},
     {"tools": [{"type": "function"}], "tool_choice": "auto"},
 )
 
