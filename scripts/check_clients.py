@@ -59,12 +59,8 @@ _CHECKS: Final[Mapping[str, Any]] = {
     ),
     "n": lambda told, peer: len(told["n"]["texts"]) == 3 and told["n"]["texts"] == peer["n"]["texts"],
     "logprobs": lambda told, peer: told["logprobs"]["logprobs"] == told["logprobs"]["usage"][1],
-    "stream": lambda told, peer: all(
-        told["stream"][key] == told["plain"][key] for key in ("texts", "usage", "reasons")
-    ),
-    "schema": lambda told, peer: (
-        told["structured"].keys() == SCHEMA["properties"].keys() and told["structured"]["colour"] in ("red", "blue")
-    ),
+    "stream": lambda told, peer: all(told["stream"][key] == told["plain"][key] for key in _STREAMED),
+    "schema": lambda told, peer: told["structured"] in ({"colour": "red"}, {"colour": "blue"}),
     "cited": lambda told, peer: told["cited"]["texts"] == [CITED],
     "sent back": lambda told, peer: told["follow up"]["usage"] == peer["follow up"]["usage"],
     "sources": lambda told, peer: told["plain"]["sources"] == peer["plain"]["sources"],
@@ -112,9 +108,8 @@ def table(held: Mapping[str, Mapping[str, bool | None]]) -> Iterator[str]:
     yield " " * width + "  " + "  ".join(_CHECKS)
     for name, row in held.items():
         cells = [_CELLS[holds] if check not in DROPPED.get(name, ()) else "drops" for check, holds in row.items()]
-        yield (
-            name.ljust(width) + "  " + "  ".join(cell.ljust(len(check)) for cell, check in zip(cells, row, strict=True))
-        )
+        padded = [cell.ljust(len(check)) for cell, check in zip(cells, row, strict=True)]
+        yield "  ".join((name.ljust(width), *padded)).rstrip()
 
 
 _CELLS: Final = {True: "yes", False: "NO", None: "-"}
@@ -125,10 +120,7 @@ def problems(held: Mapping[str, Mapping[str, bool | None]], told: Mapping[str, T
     for name, row in held.items():
         for check, holds in row.items():
             if holds is False and check not in DROPPED.get(name, ()):
-                seen = {"schema": "structured", "sent back": "follow up", "streamed sources": "stream"}.get(
-                    check, check
-                )
-                yield f"{name}: {check}: {told[name].get(seen, told[name]['plain'])}"
+                yield f"{name}: {check}: {told[name][_ASKED.get(check, check)]}"
 
 
 def checked(stack: Stack, way: Way, question: str, python: Path) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """The matrix of clients says what is wrong, where, and what a client drops by itself."""
 
-from copy import deepcopy
 from typing import Any
 
 from scripts.check_clients import checks, problems, table
@@ -38,8 +37,8 @@ def test_what_is_right_holds() -> None:
 
 
 def test_what_is_wrong_is_said_with_what_was_seen() -> None:
-    told = deepcopy(TOLD) | {"models": None, "seed": "BadRequestError: no", "structured": {"colour": "green"}}
-    told["stream"]["usage"] = None
+    wrong = {"models": None, "seed": "BadRequestError: no", "structured": {"colour": "green"}}
+    told = TOLD | wrong | {"stream": ANSWER | {"usage": None}}
 
     held = {"openai": checks(told, TOLD, ["a:none:direct"])}
 
@@ -52,7 +51,7 @@ def test_what_is_wrong_is_said_with_what_was_seen() -> None:
 
 
 def test_what_a_client_drops_is_no_failure() -> None:
-    told = deepcopy(TOLD) | {"stream": ANSWER | {"sources": None}}
+    told = TOLD | {"stream": ANSWER | {"sources": None}}
 
     held = {"langchain": checks(told, TOLD, ["a:none:direct"])}
 

@@ -78,10 +78,8 @@ def test_the_last_user_message_is_the_question_and_the_turns_before_it_are_histo
 
 def test_an_answer_can_be_sent_back_as_it_came() -> None:
     said = {"role": "assistant", "content": "Odo [S1].", "refusal": None, "reasoning": None, "tool_calls": []}
-    cited = said | {
-        "provider_specific_fields": {"refusal": None},
-        "annotations": [{"type": "url_citation", "url_citation": {"url": "source:varn"}}],
-    }
+    citation = {"type": "url_citation", "url_citation": {"url": "source:varn"}}
+    cited = said | {"annotations": [citation], "provider_specific_fields": {"refusal": None}}
 
     query = request(messages=[*turns(("user", "Who?")), cited, *turns(("user", "And why?"))]).query()
 
