@@ -2,14 +2,16 @@
 
     python -m scripts.check_clients out/demo/world/stack.yaml --clients .venv-clients/bin/python
 
-Engine and gateway are real. What each client saw (`client_probe.py`, in the clients' own environment) is compared with
-what curl saw, and that with the tokenizer's count. Knows nothing of the clients' code.
+Engine and gateway are real, over a stack's model, adapters and indexes. What each client saw (`client_probe.py`, in the
+clients' own environment) is compared with what curl saw, and that with the tokenizer's count. Knows nothing of the
+clients' code.
 """
 
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +30,8 @@ Told = Mapping[str, Any]
 PEER: Final = "curl"
 """What shows an answer as it is."""
 SECONDS: Final = 300.0
+COMPACT: Final = ("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}')
+"""Where a schema allows line breaks without end, a small model writes nothing else."""
 QUIET: Final = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
 """They ask nobody on the network."""
 
@@ -66,7 +70,7 @@ _CHECKS: Final[Mapping[str, Any]] = {
     "sources": lambda told, peer: told["plain"]["sources"] == peer["plain"]["sources"],
     "streamed sources": lambda told, peer: told["stream"]["sources"] == peer["stream"]["sources"],
 }
-"""Sampling at temperature 0 but for `seed` and `n`."""
+"""Each is of what a client saw and what curl did, at temperature 0 but for `seed` and `n`."""
 _STREAMED: Final = ("texts", "usage", "reasons")
 _ASKED: Final = {
     "text": "plain",
@@ -123,6 +127,22 @@ def problems(held: Mapping[str, Mapping[str, bool | None]], told: Mapping[str, T
                 yield f"{name}: {check}: {told[name][_ASKED.get(check, check)]}"
 
 
+def written(stack: Stack, folder: Path) -> Path:
+    """The stack's model, adapters and plain retrievers, asked directly; JSON without free white space."""
+    parts = {
+        "model": stack.model,
+        "adapters": {name: str(path) for name, path in stack.adapters.items()},
+        "retrievers": {
+            name: {"kind": one.kind, "index": str(one.index), "k": one.k} for name, one in stack.retrievers.items()
+        },
+        "strategies": {"direct": {"kind": "direct"}},
+        "engine": {"max_model_len": stack.engine.max_model_len, "arguments": [*stack.engine.arguments, *COMPACT]},
+    }
+    file = folder / "stack.yaml"
+    file.write_text(json.dumps(parts), encoding="utf-8")  # JSON is YAML
+    return file
+
+
 def checked(stack: Stack, way: Way, question: str, python: Path) -> Iterator[str]:
     """The report, line by line; what is wrong comes last."""
     told = {name: ask(python, name, way, question) for name in CLIENTS}
@@ -163,15 +183,16 @@ def main() -> int:
     options = parser.parse_args()
     if not options.clients.is_file():
         parser.error(f"{options.clients} is not there; install requirements/clients.txt into an environment of its own")
-    port = free_port()
-    command = [sys.executable, "-m", "serve", "up", str(options.stack.resolve()), "--port", str(port)]
     try:
-        stack = Stack.load(options.stack)
+        given = Stack.load(options.stack)
         _, first = next(iter(read_jsonl(options.questions or options.stack.parent / "test.jsonl")))
-        with started(command, {}, "clients"):
-            way = Way("gateway", f"http://127.0.0.1:{port}/v1", options.model).ready(SECONDS)
-            for line in checked(stack, way, first["question"], options.clients.absolute()):
-                print(line)
+        with tempfile.TemporaryDirectory() as folder:
+            file, port = written(given, Path(folder)), free_port()
+            command = [sys.executable, "-m", "serve", "up", str(file), "--port", str(port)]
+            with started(command, {}, "clients"):
+                way = Way("gateway", f"http://127.0.0.1:{port}/v1", options.model).ready(SECONDS)
+                for line in checked(Stack.load(file), way, first["question"], options.clients.absolute()):
+                    print(line)
     except (FileError, BenchError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -21,6 +21,11 @@ from retrieval.settings import Kind, RetrieverSettings
 from retrieval.turns import ROOM, searches
 from scripts import check_turns
 from serve.asked import ChatRequest, read
+from serve.combination import Combination
+from serve.pipeline import Pipeline
+from serve.stack import Stack
+from serve.strategies import StrategySettings
+from tests.serve_stub import echoing
 from tests.tiny_search import make_embedder, make_encoder
 
 DOCUMENTS = tuple(Document(id=f"n{n}", title="", text=f"d{n} d{n + 1} true") for n in range(12))
@@ -115,3 +120,25 @@ def test_a_call_of_a_tool_does_not_swap_the_speakers() -> None:
     asked = read(ChatRequest, json.dumps({"model": "m", "messages": messages}).encode())
 
     assert searches(asked.query(), 1)[0].text == "Who built the Orla?\nAnd who owns it?"
+
+
+async def test_what_is_searched_for_is_not_what_the_model_reads(path: Path) -> None:
+    talk = [("user", "d3 true"), ("assistant", "it is d11"), ("user", "And what else?")]
+    body = {"model": "base:words:direct", "messages": [{"role": role, "content": text} for role, text in talk]}
+    query = read(ChatRequest, json.dumps(body).encode()).query()
+    with echoing() as echo:
+        stack = Stack(
+            model="pocket",
+            url=echo.url,
+            retrievers={"words": RetrieverSettings(kind="lexical", index=path, k=1)},
+            strategies={"direct": StrategySettings(kind="direct")},
+        )
+        async with Pipeline(stack) as pipeline:
+            answer = await pipeline.ask(Combination.parse("base:words:direct"), query)
+
+    assert [hit.passage.text for hit in answer.sources] == ["d2 d3 true"]
+    assert [turn["content"] for turn in echo.asked[0]["messages"]] == [
+        "d3 true",
+        "it is d11",
+        "[S1] \nd2 d3 true\n\nQuestion: And what else?",
+    ]
