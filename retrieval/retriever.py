@@ -18,13 +18,14 @@ from retrieval.files import model_hash
 from retrieval.filters import keeps, names
 from retrieval.index import Index, open_index
 from retrieval.passage import Hit, Passage, Query, RetrievalError
-from retrieval.ranking import Ranking, fuse
+from retrieval.ranking import Ranking, fuse, interleave
 from retrieval.rerank import Reranker, locate, open_reranker
 from retrieval.reuse import Write
 from retrieval.route import Router, introduction, open_router
 from retrieval.search import KINDS, Hybrid, Search
 from retrieval.settings import Extent, RetrieverSettings
 from retrieval.store import Passages
+from retrieval.turns import searches
 from retrieval.vectors import Mask
 
 Step: TypeAlias = Callable[[Query, tuple[Hit, ...]], Awaitable[tuple[Hit, ...]]]
@@ -73,6 +74,7 @@ NO_HANDS: Final = Hands()
 class Composed:
     """A search with what stands before it and after it."""
 
+    turns: int
     asks: Expansion
     allowed: Callable[[Query], Awaitable[Mask | None]]
     first: Search
@@ -80,13 +82,22 @@ class Composed:
     steps: tuple[Step, ...]
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
+        asked = searches(query, self.turns)
+        rankings = await asyncio.gather(*map(self._ranking, asked))
+        hits = self.first.index.hits(_one(interleave, rankings, self.first.k))
+        for step in self.steps:
+            hits = await step(asked[0], hits)
+        return hits
+
+    async def _ranking(self, query: Query) -> Ranking:
         queries, rows = await asyncio.gather(self.asks(query), self.allowed(query))
         rankings = await asyncio.gather(*(self.first.rank(one.text, rows) for one in queries))
-        ranking = self.merge(rankings, self.first.k) if len(rankings) > 1 else rankings[0]
-        hits = self.first.index.hits(ranking)
-        for step in self.steps:
-            hits = await step(query, hits)
-        return hits
+        return _one(self.merge, rankings, self.first.k)
+
+
+def _one(merge: Merge, rankings: Sequence[Ranking], k: int) -> Ranking:
+    """A ranking that is alone keeps its scores."""
+    return merge(rankings, k) if len(rankings) > 1 else rankings[0]
 
 
 def open_retriever(settings: RetrieverSettings, hands: Hands = NO_HANDS) -> Retriever:
@@ -94,6 +105,7 @@ def open_retriever(settings: RetrieverSettings, hands: Hands = NO_HANDS) -> Retr
     index = open_index(settings.index)
     router = open_router(settings.route, index.embedder.question) if settings.route else None
     return Composed(
+        turns=settings.turns,
         asks=expansion(settings.expand, hands.write) if settings.expand else _itself,
         allowed=_Allowed(index, settings, router),
         first=_search(index, settings),

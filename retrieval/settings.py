@@ -32,6 +32,8 @@ class RetrieverSettings:
     """How many passages it hands over."""
     weight: float | None = None
     """Hybrid search: the share of the dense score, 0 to 1 (`python -m retrieval tune`); None fuses by rank."""
+    turns: int = 1
+    """In a conversation, how many of the user's earlier turns are searched for together with the question."""
     expand: ExpandSettings | None = None
     """`{kind: hyde}`: what is searched for in place of the question, or beside it."""
     where: Where = field(default_factory=dict)
@@ -85,6 +87,8 @@ def _problems(given: RetrieverSettings) -> Iterator[str]:
     """Everything that is wrong with the settings, a sentence each."""
     if given.k < 1:
         yield f"k is {given.k}, but a retriever hands over at least 1 passage; for none, use `none`"
+    if given.turns < 0:
+        yield f"turns is {given.turns}, a number of earlier turns; 0 searches for the question alone"
     if given.weight is not None and not 0 <= given.weight <= 1:
         yield f"weight is {given.weight}, a share of the dense score between 0 and 1"
     if given.weight is not None and given.kind != "hybrid":

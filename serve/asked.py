@@ -13,7 +13,7 @@ from functools import cache
 from itertools import groupby
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, cast
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 
 from retrieval.files import STRICT
 from retrieval.passage import Query
@@ -21,6 +21,14 @@ from serve.chat import Conversation, Message, Requested, Role, Sampling, ToolTur
 
 T = TypeVar("T")
 Route = Literal["chat", "completions"]
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
+"""As JSON has them: `"2"` is no number here, and `1` is not true."""
+
+
+DEEPEST: Final = 100
+"""Lists and objects in one another: far more than a schema has, and far less than what a writer of JSON gives up at."""
 
 
 class Refusal(ValueError):  # noqa: N818 - it is an answer, with a status of its own
@@ -34,6 +42,11 @@ class Refusal(ValueError):  # noqa: N818 - it is an answer, with a status of its
         self.status: Final = status
         self.after: Final = after
         self.body: Final = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _without_nulls(given: Any) -> Any:
+    """Clients write `null` for what they leave out."""
+    return {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else given
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,10 @@ class Turn:
     name: str | None = None
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     tool_call_id: str | None = None
+    annotations: tuple[Mapping[str, Any], ...] = ()
+    """What an answer of ours has cited: clients send whole answers back. It changes nothing."""
+    provider_specific_fields: Mapping[str, Any] | None = None
+    """LiteLLM's copy of what it does not know in an answer, sent back with it. It changes nothing."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -84,27 +101,27 @@ class Asked:
     """The fields that a question has however it is asked."""
 
     model: str
-    stream: bool = False
-    stream_options: Mapping[Literal["include_usage"], bool] = field(default_factory=dict)
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
+    stream: Flag = False
+    stream_options: Mapping[Literal["include_usage"], Flag] = field(default_factory=dict)
+    temperature: Number | None = None
+    top_p: Number | None = None
+    max_tokens: Whole | None = None
+    seed: Whole | None = None
     stop: str | tuple[str, ...] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    n: Annotated[int, Field(ge=1, le=16)] = 1
-    logit_bias: Mapping[str, float] | None = None
-    min_tokens: int | None = None
-    ignore_eos: bool | None = None
-    stop_token_ids: tuple[int, ...] | None = None
-    include_stop_str_in_output: bool | None = None
+    presence_penalty: Number | None = None
+    frequency_penalty: Number | None = None
+    repetition_penalty: Number | None = None
+    top_k: Whole | None = None
+    min_p: Number | None = None
+    n: Annotated[Whole, Field(ge=1, le=16)] = 1
+    logit_bias: Mapping[str, Number] | None = None
+    min_tokens: Whole | None = None
+    ignore_eos: Flag | None = None
+    stop_token_ids: tuple[Whole, ...] | None = None
+    include_stop_str_in_output: Flag | None = None
     bad_words: tuple[str, ...] | None = None
-    allowed_token_ids: tuple[int, ...] | None = None
-    skip_special_tokens: bool | None = None
+    allowed_token_ids: tuple[Whole, ...] | None = None
+    skip_special_tokens: Flag | None = None
     structured_outputs: Mapping[str, Any] | None = None
     response_format: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -178,15 +195,15 @@ _SINGLE: Final = ("n", "logprobs", "top_logprobs", "tools", "tool_choice", "para
 class ChatRequest(Asked):
     """The fields of OpenAI's chat completions, and of vLLM's, that mean something here."""
 
-    messages: tuple[Turn, ...]
-    max_completion_tokens: int | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    messages: tuple[Annotated[Turn, BeforeValidator(_without_nulls)], ...]
+    max_completion_tokens: Whole | None = None
+    logprobs: Flag | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = None
     tools: tuple[Mapping[str, Any], ...] | None = None
     tool_choice: str | Mapping[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: Flag | None = None
     reasoning_effort: str | None = None
-    include_reasoning: bool | None = None
+    include_reasoning: Flag | None = None
     chat_template_kwargs: Mapping[str, Any] | None = None
 
     route: ClassVar[Route] = "chat"
@@ -223,6 +240,8 @@ class ChatRequest(Asked):
         said = _merged(turns[: last + 1])
         words = [turn for turn in said[:-1] if not isinstance(turn, ToolTurn)]
         history = [turn.content for turn in _joined(words)]
+        if words and words[-1].role == "user":  # its answer was a call of a tool
+            history.append("")
         meta = {**self.metadata, "system_message": system}
         after = tuple(_message(turn) for turn in turns[last + 1 :])
         if after or len(words) < len(said) - 1:
@@ -267,17 +286,26 @@ class SearchRequest:
 
 
 def read(kind: type[T], body: bytes) -> T:
-    """The body as a request of this kind; Refusal names every field that is wrong. `null` is a field left out."""
+    """The body as a request of this kind; Refusal names every field that is wrong."""
     try:
-        given = json.loads(body, parse_constant=_finite, parse_float=_finite)
-        written = {key: value for key, value in given.items() if value is not None}
-        return cast(T, _adapter(cast(Any, kind)).validate_python(written))
-    except (ValueError, AttributeError, RecursionError) as error:
-        if not isinstance(error, ValidationError):
-            raise Refusal(400, "the body is not a JSON object") from None
+        return cast(T, _adapter(cast(Any, kind)).validate_python(_without_nulls(_object(body))))
+    except ValidationError as error:
         problems = {_field(problem["loc"]): problem["msg"] for problem in error.errors()}
         sentences = "; ".join(f"{name}: {_hint(name, what)}" if name else what for name, what in problems.items())
         raise Refusal(400, sentences, param=next(iter(problems)) or None) from None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """What the body says, when that is a JSON object of some depth."""
+    try:
+        given = json.loads(body, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise Refusal(400, "the body is not a JSON object")
+    if body.count(b"{") + body.count(b"[") > DEEPEST and _is_deeper(given, DEEPEST):
+        raise Refusal(400, f"the body is nested more than {DEEPEST} deep")
+    return given
 
 
 def chosen(model: str, offered: Mapping[str, T]) -> T:
@@ -323,6 +351,11 @@ def _one(run: Sequence[Message]) -> Message:
 def _message(turn: Turn) -> Message:
     role: Role = turn.role if turn.role != "developer" else "system"
     return Message(role, turn.text) if turn.is_words else ToolTurn(role, turn.text, turn.as_sent())
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return most < 0 or any(_is_deeper(one, most - 1) for one in inner)
 
 
 def _finite(text: str) -> float:

@@ -15,7 +15,7 @@ import uvicorn
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from serve import log, page
+from serve import log, openapi, page
 from serve.admission import GatewaySettings
 from serve.capture import Capture
 from serve.chat import ServeError
@@ -95,7 +95,8 @@ async def serve(pipeline: Pipeline, front: Front, keeper: Keeper | None = None) 
 
 
 async def _answer(gateway: Gateway, front: Front) -> None:
-    app = Door(application(gateway, page.routes(front.capture)), front.keys)
+    told = openapi.routes(gateway, keyed=front.keys is not None, captured=front.capture is not None)
+    app = Door(application(gateway, [*page.routes(front.capture), *told]), front.keys)
     front.listener.listen(2048)  # from now on nobody is turned away
     address = f"http://127.0.0.1:{front.listener.getsockname()[1]}"
     first = gateway.pipeline.stack.combinations[0]

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 from retrieval.passage import Hit
 from serve.asked import Route
@@ -174,9 +175,9 @@ def sources(hits: Sequence[Hit]) -> list[Object]:
 
 
 def citations(text: str | None, hits: Sequence[Hit]) -> tuple[list[Object], int]:
-    """Where an answer cites its sources, in OpenAI's shapes, and how often it cites what it was not given.
+    """Where an answer cites its sources, in OpenAI's shape, and how often it cites what it was not given.
 
-    By URL where the document has one (`meta.url`).
+    The URL is the document's (`meta.url`), or `source:` and the passage.
     """
     marked = list(MARKER.finditer(text or ""))
     known = [found for found in marked if 1 <= int(found[1]) <= len(hits)]
@@ -195,11 +196,18 @@ def card(name: str, combination: Combination, created: int) -> Object:
 
 
 def _annotation(hit: Hit, place: re.Match[str]) -> Object:
-    passage, url = hit.passage, hit.passage.meta.get("url")
-    where = {"start_index": place.start(), "end_index": place.end(), "title": passage.title}
-    if isinstance(url, str):
-        return {"type": "url_citation", "url_citation": {"url": url, **where}}
-    return {"type": "file_citation", "file_citation": {"file_id": passage.document, "passage": passage.id, **where}}
+    """A URL citation, even of what has no URL: OpenAI's chat knows no other kind, and some clients refuse any other."""
+    passage = hit.passage
+    url = passage.meta.get("url")
+    cited = {
+        "url": url if isinstance(url, str) else f"source:{quote(passage.id)}",
+        "title": passage.title,
+        "start_index": place.start(),
+        "end_index": place.end(),
+        "document": passage.document,
+        "passage": passage.id,
+    }
+    return {"type": "url_citation", "url_citation": cited}
 
 
 def _choice(answer: Answer) -> Object:

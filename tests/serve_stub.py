@@ -29,6 +29,8 @@ class Echo:
     models: tuple[str, ...] = ()
     """What it lists; it answers as any model."""
     asked: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    """The same, byte for byte."""
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -62,7 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {"object": "list", "data": [{"id": name} for name in self.stub.models]})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.stub.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.stub.bodies[-1])
         self.stub.asked.append(body)
         failure = self.stub.failures.pop(0) if self.stub.failures else 200
         if failure >= 400:

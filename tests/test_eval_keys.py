@@ -27,6 +27,7 @@ CHANGED: Mapping[str, Any] = {
     "kind": "lexical",
     "k": 4,
     "weight": 0.25,
+    "turns": 2,
     "expand": ExpandSettings(kind="hyde", n=2),
     "where": {"year": {"min": 2001}},
     "depth": 30,

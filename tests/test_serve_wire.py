@@ -76,6 +76,16 @@ def test_the_last_user_message_is_the_question_and_the_turns_before_it_are_histo
     assert query.meta == {"db_id": "pets", "system_message": "Be brief."}
 
 
+def test_an_answer_can_be_sent_back_as_it_came() -> None:
+    said = {"role": "assistant", "content": "Odo [S1].", "refusal": None, "reasoning": None, "tool_calls": []}
+    citation = {"type": "url_citation", "url_citation": {"url": "source:varn"}}
+    cited = said | {"annotations": [citation], "provider_specific_fields": {"refusal": None}}
+
+    query = request(messages=[*turns(("user", "Who?")), cited, *turns(("user", "And why?"))]).query()
+
+    assert (query.text, query.history) == ("And why?", ("Who?", "Odo [S1]."))
+
+
 def test_content_in_parts_is_joined() -> None:
     parts = [{"type": "text", "text": "Who "}, {"type": "text", "text": "rules?"}]
 
@@ -133,8 +143,8 @@ def test_an_answer_carries_its_text_its_tokens_its_sources_and_where_it_cites_th
     message = whole["choices"][0]["message"]
     assert (message["role"], message["content"]) == ("assistant", "Odo [S1], says [S2], not [S9].")
     first, second = message["annotations"]
-    place = {"start_index": 4, "end_index": 8, "title": "Varn"}
-    assert first == {"type": "file_citation", "file_citation": {"file_id": "varn", "passage": "varn@4-14", **place}}
+    cited = {"document": "varn", "passage": "varn@4-14", "start_index": 4, "end_index": 8, "title": "Varn"}
+    assert first == {"type": "url_citation", "url_citation": {"url": "source:varn%404-14", **cited}}
     assert second["url_citation"]["url"] == "https://varn.example"
     assert whole["unknown_citations"] == 1
     assert whole["usage"] == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
