@@ -14,9 +14,9 @@ from eval.__main__ import main
 from retrieval.build import build
 from retrieval.documents import read_documents
 from retrieval.manifest import BuildSettings
+from scripts.serving import up
 from serve.upstream import STREAM
 from tests.eval_stub import write_rows, write_world
-from tests.serve_process import up
 from tests.serve_stub import Echo, echoing
 from tests.tiny_search import make_embedder
 
