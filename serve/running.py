@@ -4,6 +4,7 @@ Knows nothing of requests.
 """
 
 import asyncio
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -84,6 +85,8 @@ async def serve(pipeline: Pipeline, front: Front) -> None:
     metrics.waiting.set_function(lambda: gateway.admission.waiting)
     async with pipeline, _refreshed(pipeline), _told(metrics, front.measured):
         await probe_adapters(pipeline)
+        gc.collect()
+        gc.freeze()  # what is there now stays: a collection need not go through it while streams wait
         await _answer(gateway, front)
 
 
@@ -100,6 +103,9 @@ async def _answer(gateway: Gateway, front: Front) -> None:
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        ws="none",
         timeout_graceful_shutdown=round(gateway.settings.drain_seconds),
     )
     await uvicorn.Server(settings).serve(sockets=[front.listener])
