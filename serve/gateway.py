@@ -3,7 +3,6 @@
 Knows nothing of engines, and nothing of how an answer comes about.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,7 +24,7 @@ from serve.chat import Answer, ServeError, Unavailable
 from serve.exchange import Exchange
 from serve.pipeline import Piece, Pipeline
 from serve.upstream import Chunk
-from serve.visit import Gone, Reply, Visit, body_of, unless_gone
+from serve.visit import Gone, Reply, Visit, attended, body_of
 
 T = TypeVar("T", bound=Asked | SearchRequest)
 Observer = Callable[[Exchange], None]
@@ -106,8 +105,11 @@ class _Endpoint(Generic[T]):
         try:
             asked = read(self._kind, await body_of(receive, scope, self.gateway.settings.body_bytes))
             answering = await self.prepare(asked, visit)
-            async with unless_gone(receive):
-                await self._admitted(answering, visit, reply)
+            async with (
+                attended(receive, self.gateway.settings.total_seconds),
+                self.gateway.admission.admitted(visit.key) as visit.queue_seconds,
+            ):
+                await answering(reply)
             status, error = reply.status, ""
         except Gone:
             pass
@@ -117,13 +119,6 @@ class _Endpoint(Generic[T]):
             await reply.refused(refusal)
         finally:
             self.gateway.tell(visit.ended(status, error))
-
-    async def _admitted(self, answering: Answering, visit: Visit, reply: Reply) -> None:
-        async with (
-            asyncio.timeout(self.gateway.settings.total_seconds),
-            self.gateway.admission.admitted(visit.key) as visit.queue_seconds,
-        ):
-            await answering(reply)
 
     async def prepare(self, asked: T, visit: Visit) -> Answering:
         """Refuse what can be refused before it is anybody's turn; note what is asked, and give what is to be done."""

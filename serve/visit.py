@@ -117,23 +117,23 @@ async def body_of(receive: Receive, scope: Scope, most: int) -> bytes:
 
 
 @asynccontextmanager
-async def unless_gone(receive: Receive) -> AsyncIterator[None]:
-    """When the caller hangs up, what is inside is cancelled and Gone raised."""
+async def attended(receive: Receive, seconds: float) -> AsyncIterator[None]:
+    """What is inside is cancelled when the caller hangs up (Gone), and after so many seconds (TimeoutError)."""
     try:
-        async with asyncio.timeout(None) as listening:
-            leaving = asyncio.create_task(_left(receive, listening))
+        async with asyncio.timeout(seconds) as left:
+            leaving = asyncio.create_task(_leaving(receive, left))
             try:
                 yield
             finally:
                 leaving.cancel()
     except TimeoutError:
-        if listening.expired():
+        if leaving.done() and not leaving.cancelled():
             raise Gone from None
         raise
 
 
-async def _left(receive: Receive, listening: asyncio.Timeout) -> None:
-    """Ends the time of listening when the caller hangs up."""
+async def _leaving(receive: Receive, left: asyncio.Timeout) -> None:
+    """Over as soon as the caller has hung up; then there is no more time."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    listening.reschedule(0)
+    left.reschedule(0)
