@@ -14,7 +14,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -146,25 +146,39 @@ class Target:
 
 
 async def streams(job: Job) -> dict[str, Any]:
-    """`users` at once, each hearing `rounds` streams of `body.max_tokens` pieces one after the other."""
+    """`streams` of `body.max_tokens` pieces that begin by chance, `rate` a second, whoever is still being heard.
+
+    The first `warm` of them are not counted: they begin before there are as many at once as there will be. A caller
+    who asked as soon as the one before had his answer would meet a server that is busy with just that answer's end.
+    """
     target, lost = Target.of(job), Lost()
+    idle: list[Line] = []
     firsts: list[float] = []
     ways: list[float] = []
 
-    async def user(number: int) -> None:
-        # Spread over one answer's time: what is measured is a steady load, not a stampede.
-        await asyncio.sleep(job["spread"] * number / job["users"])
-        line = await target.line()
-        for _ in range(job["rounds"]):
-            heard = await line.ask(target.request)
-            if heard.status != 200 or len(heard.pieces) != job["body"]["max_tokens"] or b"[DONE]" not in heard.text:
-                lost.say(f"{heard.status}, {len(heard.pieces)} pieces: {heard.text[-200:]!r}")
-                continue
+    async def caller(number: int) -> None:
+        line = idle.pop() if idle else await target.line()
+        heard = await line.ask(target.request)
+        if heard.status != 200 or len(heard.pieces) != job["body"]["max_tokens"] or b"[DONE]" not in heard.text:
+            lost.say(f"{heard.status}, {len(heard.pieces)} pieces: {heard.text[-200:]!r}")
+            return
+        idle.append(line)
+        if number >= job["warm"]:
             firsts.append((heard.pieces[0][1] - heard.asked) / 1e6)
             ways.extend((here - written) / 1e6 for written, here in heard.pieces)
 
-    await asyncio.gather(*(lost.or_done(user(number), job["rounds"]) for number in range(job["users"])))
+    callers = [asyncio.create_task(lost.or_done(caller(n))) async for n in _by_chance(job, job["streams"])]
+    await asyncio.gather(*callers)
     return {"firsts_ms": firsts, "ways_ms": ways, **lost.told}
+
+
+async def _by_chance(job: Job, most: int) -> AsyncIterator[int]:
+    """Their numbers, at random moments, `rate` a second; seeded, so that every way meets the same callers."""
+    chance, due = random.Random(job["seed"]), time.monotonic()
+    for number in range(most):
+        due += chance.expovariate(job["rate"])
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        yield number
 
 
 async def saturate(job: Job) -> dict[str, Any]:
@@ -188,11 +202,11 @@ async def saturate(job: Job) -> dict[str, Any]:
 
 
 async def overload(job: Job) -> dict[str, Any]:
-    """Callers who come by chance, `rate` a second for `seconds`, whoever is still waiting; gone after `patience`.
+    """Callers who come by chance, `rate` a second for `seconds` or so, whoever is still waiting; gone after `patience`.
 
     Goodput is what was answered within `seconds`, a second, without the first `warm` of them.
     """
-    target, lost, chance = Target.of(job), Lost(), random.Random(job["seed"])
+    target, lost = Target.of(job), Lost()
     idle: list[Line] = []
     served: list[tuple[float, float]] = []
     refused: list[tuple[int, float, bool]] = []
@@ -217,10 +231,8 @@ async def overload(job: Job) -> dict[str, Any]:
         if b"connection: close" not in heard.head and not line.transport.is_closing():
             idle.append(line)
 
-    callers, due = set(), began
-    while (due := due + chance.expovariate(job["rate"])) < began + job["seconds"]:
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
-        callers.add(asyncio.create_task(lost.or_done(caller())))
+    most = round(job["rate"] * job["seconds"])
+    callers = [asyncio.create_task(lost.or_done(caller())) async for _ in _by_chance(job, most)]
     await asyncio.gather(*callers)
     counted = [at for at, _ in served if job["warm"] <= at < job["seconds"]]
     return {

@@ -1,8 +1,8 @@
-"""The ways to one server that `scripts/bench_serve.py` compares: direct, through our gateway, through LiteLLM's proxy.
+"""The ways to one server that the benchmarks of serving compare: direct, through our gateway, through LiteLLM's proxy.
 
-Starts and stops them; knows nothing of loads and figures. Each is a process of its own behind `serve.guard`, so nothing
-outlives the benchmark. Every gateway has its best: one process, as the others on this machine are the server and the
-client; no access log, no callbacks, no keys. What is set for LiteLLM is in `LITELLM`.
+Starts and stops them, and sends loads their way; knows nothing of figures. Each is a process of its own behind
+`serve.guard`, so nothing outlives the benchmark. Every gateway has its best: one process, as the others on this machine
+are the server and the client; no access log, no callbacks, no keys. What is set for LiteLLM is in `LITELLM`.
 """
 
 import json
@@ -139,6 +139,20 @@ def started(command: Sequence[str], environment: Mapping[str, str], name: str) -
         assert guard.stdin
         guard.stdin.close()
         guard.wait()
+
+
+def load(way: Way, job: Mapping[str, Any]) -> tuple[dict[str, Any], float, float]:
+    """What a client of its own heard, the CPU seconds of the gateway meanwhile, and how long that was."""
+    given = json.dumps({**job, "url": way.url, "model": way.model})
+    cpu, began = way.cpu_seconds, time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.bench_client", given], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    cpu, seconds = way.cpu_seconds - cpu, time.monotonic() - began
+    if done.returncode:
+        raise BenchError(f"the client of {way.name} failed:\n{done.stderr[-1000:]}")
+    heard: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return heard, cpu, seconds
 
 
 def free_port() -> int:

@@ -10,13 +10,10 @@ those that FILE has of the same work, so that a long comparison can be made piec
 """
 
 import argparse
-import json
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +23,7 @@ from retrieval.console import Parser, stop_politely
 from retrieval.files import FileError
 from scripts.bench_added import goals, overload_row, requests_row, streams_row, table
 from scripts.bench_engine import engine
-from scripts.bench_paths import ROOT, BenchError, Way, fulcrum, litellm, stub
+from scripts.bench_paths import BenchError, Way, fulcrum, litellm, load, stub
 from scripts.bench_peers import peers_are_there
 from scripts.bench_stub import Timing
 from scripts.bench_tables import Row, remember, remembered
@@ -52,6 +49,16 @@ class Work:
     """Places in the gateway's queue."""
     times: float = 4.0
     """Callers for one that can be served."""
+
+    @property
+    def answer_seconds(self) -> float:
+        """What a stream takes."""
+        return self.timing.first + self.pieces / self.timing.rate
+
+    @property
+    def streams(self) -> int:
+        """The first two users' worth of them is not counted."""
+        return (self.rounds + 2) * self.users
 
     def plain(self) -> Row:
         return asdict(self)
@@ -101,7 +108,12 @@ def real(options: argparse.Namespace) -> None:
     work = Work(what=f"engine, {len(prompts)} questions", users=options.users)
     rows = remembered(options.json, work)
     with ExitStack() as running:
-        ways = _ways(running, running.enter_context(engine(stack)), {"sampling": asdict(stack.sampling)}, options)
+        ways = _ways(
+            running,
+            running.enter_context(engine(replace(stack, adapters={}))),
+            {"sampling": asdict(stack.sampling)},
+            options,
+        )
         for repeat in range(len(rows), len(rows) + options.repeats) if options.repeats else ():
             for way in turned(ways, repeat):
                 rows.append(_told(chatted(way, work, prompts) | {"repeat": repeat}))
@@ -111,24 +123,25 @@ def real(options: argparse.Namespace) -> None:
 
 
 def streamed(way: Way, work: Work) -> Row:
-    job = {"users": work.users, "rounds": work.rounds, "spread": work.pieces / work.timing.rate}
+    """As many at once, in the mean, as there are users: they come at the rate at which so many are answered."""
+    chance = {"rate": work.users / work.answer_seconds, "seed": 1, "warm": 2 * work.users}
     body = {"stream": True, "max_tokens": work.pieces}
-    heard, cpu, seconds = _load(way, {"load": "streams", "body": body, **job})
+    heard, cpu, seconds = load(way, {"load": "streams", "streams": work.streams, "body": body, **chance})
     return {"contestant": way.name, "step": "streams", **_common(way, heard), **streams_row(heard, cpu, seconds)}
 
 
 def saturated(way: Way, work: Work) -> Row:
     job = {"load": "saturate", "users": 32, "seconds": work.seconds, "body": {"max_tokens": 1}}
-    heard, cpu, _ = _load(way, job)
+    heard, cpu, _ = load(way, job)
     return {"contestant": way.name, "step": "saturate", **_common(way, heard), **requests_row(heard, cpu)}
 
 
 def overloaded(way: Way, work: Work) -> Row:
     """First the peak: as many callers as are served and wait their turn, who come back at once."""
     capacity, body = work.timing.capacity, {"max_tokens": 1}
-    peak, _, _ = _load(way, {"load": "saturate", "users": 2 * capacity, "seconds": work.seconds, "body": body})
+    peak, _, _ = load(way, {"load": "saturate", "users": 2 * capacity, "seconds": work.seconds, "body": body})
     chance = {"rate": work.times * capacity / work.timing.service, "seconds": work.seconds, "warm": 1.0, "seed": 1}
-    heard, _, _ = _load(way, {"load": "overload", "body": body, "patience": PATIENCE, **chance})
+    heard, _, _ = load(way, {"load": "overload", "body": body, "patience": PATIENCE, **chance})
     return {
         "contestant": way.name,
         "step": "overload",
@@ -139,7 +152,7 @@ def overloaded(way: Way, work: Work) -> Row:
 
 def chatted(way: Way, work: Work, prompts: Sequence[str]) -> Row:
     job = {"load": "chats", "users": work.users, "prompts": prompts, "body": {"temperature": 0}}
-    heard, cpu, _ = _load(way, job)
+    heard, cpu, _ = load(way, job)
     return {"contestant": way.name, "step": "engine", **_common(way, heard), **requests_row(heard, cpu)}
 
 
@@ -164,11 +177,11 @@ def _repeated(
     with ExitStack() as running:
         ways = _ways(running, running.enter_context(stub(work.timing)), {"gateway": gateway}, options)
         for way in ways:  # what is imported and connected with the first request is nobody's latency
-            _load(way, {"load": "saturate", "users": 4, "seconds": 0.5, "body": {"max_tokens": 1}})
+            load(way, {"load": "saturate", "users": 4, "seconds": 0.5, "body": {"max_tokens": 1}})
         for repeat in range(done, done + options.repeats):
-            for load in loads:
+            for measure in loads:
                 for way in turned(ways, repeat):
-                    rows.append(_told(load(way, work) | {"repeat": repeat}))
+                    rows.append(_told(measure(way, work) | {"repeat": repeat}))
             remember(options.json, work, rows)
     return rows
 
@@ -178,20 +191,6 @@ def _ways(running: ExitStack, direct: Way, settings: Row, options: argparse.Name
     if peers_are_there(options.litellm, "clients.txt"):
         return [*ways, running.enter_context(litellm(direct, options.litellm))]
     return ways
-
-
-def _load(way: Way, job: Row) -> tuple[Row, float, float]:
-    """What a client of its own heard, the CPU seconds of the gateway meanwhile, and how long that was."""
-    given = json.dumps(job | {"url": way.url, "model": way.model})
-    cpu, began = way.cpu_seconds, time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.bench_client", given], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    cpu, seconds = way.cpu_seconds - cpu, time.monotonic() - began
-    if done.returncode:
-        raise BenchError(f"the client of {way.name} failed:\n{done.stderr[-1000:]}")
-    heard: Row = json.loads(done.stdout.splitlines()[-1])
-    return heard, cpu, seconds
 
 
 def _common(way: Way, heard: Row) -> Row:

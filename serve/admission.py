@@ -89,7 +89,10 @@ class Admission:
             )
         self._of[key] += 1
         try:
-            await self._turn()
+            if self._free.locked():
+                await self._turn()
+            else:
+                await self._free.acquire()
             began = time.perf_counter()
             self.running += 1
             try:

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, Va
 
 from retrieval.files import STRICT
 from retrieval.passage import Query
-from serve.chat import Conversation, Message, Requested, Role, Sampling, ToolTurn
+from serve.chat import SAMPLING, Conversation, Message, Requested, Role, Sampling, ToolTurn
 
 T = TypeVar("T")
 Route = Literal["chat", "completions"]
@@ -131,29 +131,29 @@ class Asked:
 
     route: ClassVar[Route]
 
-    def sampling(self, default: Sampling) -> Requested:
-        """The stack's sampling, but for what this caller asks for."""
+    def sampling(self, default: Sampling, request: str = "") -> Requested:
+        """The stack's sampling, but for what this caller asks for; `request` is its id."""
         given = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
         if isinstance(self.stop, str):
             given["stop"] = (self.stop,)
-        chosen = {one.name: getattr(default, one.name) for one in fields(Sampling)} | given | dict(self.length)
+        chosen = {name: getattr(default, name) for name in SAMPLING} | given | self.length
         try:
-            return Requested(**chosen, more=dict(self.more))
+            return Requested(**chosen, more=dict(self.more), id=request)
         except ValueError as error:
             raise Refusal(400, str(error), param=str(error).split()[0]) from None
 
     @property
-    def length(self) -> Mapping[str, int]:
+    def length(self) -> dict[str, int]:
         """The most tokens of an answer, when the caller says."""
         return {} if self.max_tokens is None else {"max_tokens": self.max_tokens}
 
     @property
     def more(self) -> Iterator[tuple[str, Any]]:
         """What is asked of the server besides sampling, as it was sent."""
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if one.name not in _OURS and one.name not in _SAMPLING and value not in (None, (), one.default):
-                yield one.name, value
+        for name, default in _besides(cast(Any, type(self))):
+            value = getattr(self, name)
+            if value not in (None, (), default):
+                yield name, value
 
     @property
     def turns(self) -> tuple[Mapping[str, Any], ...]:
@@ -174,7 +174,7 @@ class Asked:
         return tuple(name for name in _SINGLE if getattr(self, name, None) not in (None, False, 1, ()))
 
 
-_SAMPLING: Final = frozenset(one.name for one in fields(Sampling)) - {"max_tokens"}
+_SAMPLING: Final = frozenset(SAMPLING) - {"max_tokens"}
 _OURS: Final = frozenset(
     {
         "model",
@@ -215,7 +215,7 @@ class ChatRequest(Asked):
         return tuple(turn.as_sent() for turn in self.messages)
 
     @property
-    def length(self) -> Mapping[str, int]:
+    def length(self) -> dict[str, int]:
         most = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
         return {} if most is None else {"max_tokens": most}
 
@@ -327,6 +327,12 @@ _INSTEAD: Final[Mapping[str, str]] = {
     "documents": "passages come from the retriever of the model id",
 }
 """What took the place of fields that servers of this kind once had, or have and ignore."""
+
+
+@cache
+def _besides(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
+    """The fields that go to the server and are no sampling, with their defaults."""
+    return tuple((one.name, one.default) for one in fields(kind) if one.name not in _OURS | _SAMPLING)
 
 
 @cache

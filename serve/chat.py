@@ -5,7 +5,7 @@ Knows nothing of HTTP, of engines, or of how a prompt is laid out.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Final, Literal, Protocol
 
 from pydantic import ConfigDict
 
@@ -94,8 +94,12 @@ class Sampling:
 
     def as_sent(self) -> dict[str, Any]:
         """The fields in OpenAI's API; what is not set is left to the server."""
-        values = ((one.name, getattr(self, one.name)) for one in fields(Sampling))
+        values = ((name, getattr(self, name)) for name in SAMPLING)
         return {name: value for name, value in values if value not in (None, ())}
+
+
+SAMPLING: Final = tuple(one.name for one in fields(Sampling))
+"""The names of its fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ ASGI, in front of every route. Knows nothing of what is behind it.
 """
 
 import uuid
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -63,6 +64,7 @@ class Door:
             scope["key"] = owner
 
 
+@lru_cache(maxsize=64)
 def _name(host: str) -> str | None:
     """Without the port."""
     try:

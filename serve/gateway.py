@@ -6,9 +6,8 @@ Knows nothing of engines, and nothing of how an answer comes about.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from starlette.applications import Starlette
@@ -27,7 +26,7 @@ from serve.combination import Combination
 from serve.exchange import Exchange
 from serve.pipeline import Piece, Pipeline
 from serve.upstream import Chunk
-from serve.visit import Gone, Reply, Visit, body_of, unless_gone
+from serve.visit import Gone, Reply, Visit, attended, body_of
 
 T = TypeVar("T", bound=Asked | SearchRequest)
 Observer = Callable[[Exchange], None]
@@ -86,9 +85,9 @@ def application(gateway: Gateway, extra: Sequence[BaseRoute] = ()) -> Starlette:
 
     return Starlette(
         routes=[
+            Route("/v1/chat/completions", _Question(gateway, ChatRequest), methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name}", model),
-            Route("/v1/chat/completions", _Question(gateway, ChatRequest), methods=["POST"]),
             Route("/v1/completions", _Question(gateway, CompletionRequest), methods=["POST"]),
             Route("/v1/search", _Search(gateway, SearchRequest), methods=["POST"]),
             Route("/healthz", health),
@@ -112,7 +111,11 @@ class _Endpoint(Generic[T]):
         try:
             asked = read(self._kind, await body_of(receive, scope, self.gateway.settings.body_bytes))
             answering = await self.prepare(asked, visit)
-            await unless_gone(receive, self._admitted(answering, visit, reply))
+            async with (
+                attended(receive, self.gateway.settings.total_seconds),
+                self.gateway.admission.admitted(visit.key) as visit.queue_seconds,
+            ):
+                await answering(reply)
             status, error = reply.status, ""
         except Gone:
             pass
@@ -127,13 +130,6 @@ class _Endpoint(Generic[T]):
         finally:
             self.gateway.tell(visit.ended(status, error))
 
-    async def _admitted(self, answering: Answering, visit: Visit, reply: Reply) -> None:
-        async with (
-            asyncio.timeout(self.gateway.settings.total_seconds),
-            self.gateway.admission.admitted(visit.key) as visit.queue_seconds,
-        ):
-            await answering(reply)
-
     async def prepare(self, asked: T, visit: Visit) -> Answering:
         """Refuse what can be refused before it is anybody's turn; note what is asked, and give what is to be done."""
         raise NotImplementedError
@@ -146,7 +142,7 @@ class _Question(_Endpoint[ChatRequest | CompletionRequest]):
         gateway = self.gateway
         combination = chosen(asked.model, gateway.offered)
         visit.combination, visit.stream = str(combination), asked.stream
-        sampling = replace(asked.sampling(gateway.pipeline.stack.sampling), id=visit.id)
+        sampling = asked.sampling(gateway.pipeline.stack.sampling, visit.id)
         visit.sampling, visit.messages = sampling.as_sent(), asked.turns
         if len(visit.messages) > (most := gateway.settings.messages):
             sentence = f"{len(visit.messages)} messages; a conversation here has at most {most}"
@@ -169,34 +165,37 @@ class _Question(_Endpoint[ChatRequest | CompletionRequest]):
             await reply.whole(200, said)
 
         async def streamed(reply: Reply) -> None:
-            async with aclosing(gateway.pipeline.stream(combination, query, sampling)) as pieces:
-                await _relay(pieces, envelope, asked.include_usage, visit, reply)
+            listener = _Listener(wire.Relay(envelope), visit, reply)
+            try:
+                answer = await gateway.pipeline.stream(combination, query, listener.hear, sampling)
+                visit.answered(answer)
+                await listener.end(answer, asked.include_usage)
+            finally:
+                visit.text, visit.unknown_citations = listener.relay.text, listener.relay.unknown_citations
 
         return streamed if asked.stream else whole
 
 
-async def _relay(
-    pieces: AsyncIterator[Piece], envelope: wire.Envelope, include_usage: bool, visit: Visit, reply: Reply
-) -> None:
-    """Each piece as soon as it is heard; until the first of them a refusal still has a status of its own."""
-    hits = await anext(pieces)
-    assert isinstance(hits, tuple)
-    relay = wire.Relay(envelope, hits)
-    visit.sources = hits
-    try:
-        async for piece in pieces:
-            if isinstance(piece, Chunk):
-                if event := relay.heard(piece):
-                    await reply.events(event)
-                if visit.first_seconds is None and relay.text:
-                    visit.first_seconds = visit.seconds
-            elif isinstance(piece, Answer):
-                visit.answered(piece)
-                if not reply.status:
-                    await reply.events(b"".join(relay.made(piece)))
-                await reply.events(relay.ending(piece, include_usage), more=False)
-    finally:
-        visit.text, visit.unknown_citations = relay.text, relay.unknown_citations
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """Passes each piece on as soon as it is heard; until the first of them a refusal still has a status of its own."""
+
+    relay: wire.Relay
+    visit: Visit
+    reply: Reply
+
+    async def hear(self, piece: Piece) -> None:
+        if not isinstance(piece, Chunk):
+            self.relay.hits = self.visit.sources = piece
+            return
+        if event := self.relay.heard(piece):
+            await self.reply.events(event)
+        if self.visit.first_seconds is None and self.relay.text:
+            self.visit.first_seconds = self.visit.seconds
+
+    async def end(self, answer: Answer, include_usage: bool) -> None:
+        unheard = b"" if self.reply.status else b"".join(self.relay.made(answer))
+        await self.reply.events(unheard + self.relay.ending(answer, include_usage), more=False)
 
 
 class _Search(_Endpoint[SearchRequest]):

@@ -8,7 +8,7 @@ Talks to one server, which it neither starts nor guards (see `serve.engine`).
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,8 +24,10 @@ from serve.stack import Stack
 from serve.strategies import STREAMED, Strategy, shown
 from serve.upstream import PATIENT, Chunk, Line, Patience, Server, Upstream
 
-Piece = tuple[Hit, ...] | Chunk | Answer
-"""What a listener hears, in this order: the sources, the server's events as they come, the whole answer."""
+Piece = tuple[Hit, ...] | Chunk
+"""What a listener hears: the sources, then the server's events as they come."""
+Listener = Callable[[Piece], Awaitable[None]]
+"""Nothing more is read from the server until it has listened."""
 
 T = TypeVar("T")
 
@@ -58,27 +60,16 @@ class Pipeline:
         return await _answer(strategy, query, found_by, self.model(combination.adapter, sampling))
 
     async def stream(
-        self, combination: Combination, query: Query, sampling: Sampling | None = None
-    ) -> AsyncGenerator[Piece, None]:
-        """The same answer, heard while it is made when the strategy allows it, and in one piece otherwise."""
+        self, combination: Combination, query: Query, tell: Listener, sampling: Sampling | None = None
+    ) -> Answer:
+        """The same answer, which `tell` hears while it is made when the strategy allows it; else only the sources."""
         found_by, strategy = self._parts(combination, None)
         model = self.model(combination.adapter, sampling)
-        if not self.streams(combination):
-            answer = await _answer(strategy, query, found_by, model)
-            yield answer.sources
-            yield answer
-            return
-        heard: asyncio.Queue[Piece | None] = asyncio.Queue()
-        tell = heard.put_nowait
-        answering = _answer(strategy, query, _AloudRetriever(found_by, tell), _AloudModel(model, tell))
-        task = asyncio.create_task(answering)
-        task.add_done_callback(lambda _: tell(None))
-        try:
-            while (piece := await heard.get()) is not None:
-                yield piece
-            yield await task
-        finally:
-            task.cancel()
+        if self.streams(combination):
+            return await _answer(strategy, query, _AloudRetriever(found_by, tell), _AloudModel(model, tell))
+        answer = await _answer(strategy, query, found_by, model)
+        await tell(answer.sources)
+        return answer
 
     async def search(self, name: str, query: Query) -> tuple[Hit, ...]:
         """What the retriever of this name finds, in the order in which an answer would cite it."""
@@ -203,11 +194,11 @@ class _AloudRetriever:
     """A retriever that also tells what it found."""
 
     retriever: Retriever
-    tell: Callable[[Piece], None]
+    tell: Listener
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
         hits = shown(await self.retriever.search(query))
-        self.tell(hits)
+        await self.tell(hits)
         return hits
 
 
@@ -216,14 +207,10 @@ class _AloudModel:
     """A model that also tells what it writes, while it writes."""
 
     model: Upstream
-    tell: Callable[[Piece], None]
+    tell: Listener
 
     async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
-        async for piece in self.model.stream(messages, sampling):
-            if isinstance(piece, Reply):
-                return piece
-            self.tell(piece)
-        raise AssertionError("a stream ends with its Reply")
+        return await self.model.hear(messages, self.tell, sampling)
 
 
 def _named(what: str, name: str, known: Mapping[str, T]) -> T:

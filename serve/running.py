@@ -4,6 +4,7 @@ Knows nothing of requests.
 """
 
 import asyncio
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -91,7 +92,12 @@ async def serve(pipeline: Pipeline, front: Front, keeper: Keeper | None = None) 
             await probe_adapters(pipeline)
         async with keeper.keeping(pipeline) if keeper else nullcontext():
             await pipeline.warm()
-            await _answer(gateway, front)
+            gc.collect()
+            gc.freeze()  # what is there now stays: a collection need not go through it while streams wait
+            try:
+                await _answer(gateway, front)
+            finally:
+                gc.unfreeze()
 
 
 async def _answer(gateway: Gateway, front: Front) -> None:
@@ -106,9 +112,11 @@ async def _answer(gateway: Gateway, front: Front) -> None:
         app,
         log_config=None,
         access_log=False,
-        lifespan="off",
         server_header=False,
         date_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        ws="none",
         timeout_graceful_shutdown=round(gateway.settings.drain_seconds),
     )
     await uvicorn.Server(settings).serve(sockets=[front.listener])

@@ -7,8 +7,8 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,6 +25,8 @@ BACK_OFF: Final = (0.1, 0.5, 2.0)
 """Seconds between attempts: an engine that is busy recovers within these, one that is gone does not."""
 KEEP_ALIVE: Final = 3.0
 """Seconds an idle connection is kept: less than vLLM keeps it, which would otherwise hang up on a question."""
+END: Final = 1.0
+"""Seconds for the end of a stream to come after its last event: it is under way, or never comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Line:
             kept: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE}
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(str(socket), **kept) if socket else aiohttp.TCPConnector(**kept),
+                cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.patience.connect),
                 headers={"Authorization": f"Bearer {key}"} if key else {},
                 read_bufsize=2**20,
@@ -189,22 +192,23 @@ class Upstream:
             completion=completion,
         )
 
-    async def stream(
-        self, messages: Sequence[Message], sampling: Sampling | None = None
-    ) -> AsyncIterator[Chunk | Reply]:
-        """The reply's events as they come, then the whole Reply; its text is that of the first choice."""
+    async def hear(
+        self, messages: Sequence[Message], tell: Callable[[Chunk], Awaitable[None]], sampling: Sampling | None = None
+    ) -> Reply:
+        """The whole reply, whose events `tell` is told as they come; its text is that of the first choice."""
         started = time.perf_counter()
         pieces: list[str] = []
         finish_reason, usage = "stop", Usage()
-        async for chunk in self._chunks(self._body(messages, sampling) | STREAM):
-            yield chunk
-            if chunk.data.get("usage"):
-                usage = _usage(chunk.data)
-            for choice in chunk.data["choices"]:
-                if choice["index"] == 0:
-                    finish_reason = choice["finish_reason"] or finish_reason
-                    pieces.append(choice["delta"].get("content") or "")
-        yield Reply(
+        async with aclosing(self._chunks(self._body(messages, sampling) | STREAM)) as chunks:
+            async for chunk in chunks:
+                await tell(chunk)
+                if chunk.data.get("usage"):
+                    usage = _usage(chunk.data)
+                for choice in chunk.data["choices"]:
+                    if choice["index"] == 0:
+                        finish_reason = choice["finish_reason"] or finish_reason
+                        pieces.append(choice["delta"].get("content") or "")
+        return Reply(
             text="".join(pieces), usage=usage, finish_reason=finish_reason, seconds=time.perf_counter() - started
         )
 
@@ -217,13 +221,14 @@ class Upstream:
         except ValueError:
             raise ServeError(f"{self.line.server.url} does not speak OpenAI's API: {said[:200]!r}") from None
 
-    async def _chunks(self, body: Mapping[str, Any]) -> AsyncIterator[Chunk]:
+    async def _chunks(self, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         """The events of a stream up to its `[DONE]`."""
         url, patience = self.line.server.url, self.line.patience
         response = await self.line.send("chat/completions", body, self._id)
         try:
             async for raw in _events(response.content, patience):
                 if raw == b"[DONE]":
+                    await _over(response.content)
                     return
                 yield Chunk(raw, _sound(json.loads(raw)))
         except TimeoutError:
@@ -231,7 +236,7 @@ class Upstream:
         except (aiohttp.ClientError, json.JSONDecodeError) as error:
             raise Unavailable(f"{url} broke off its answer: {error!r}") from error
         finally:
-            response.close()  # a server that is still writing stops
+            response.close()  # a server that is still writing stops; a connection that is read to its end is kept
         raise Unavailable(f"{url} broke off its answer before the end")
 
     @property
@@ -256,6 +261,14 @@ async def _events(content: aiohttp.StreamReader, patience: Patience) -> AsyncIte
             if line.startswith(b"data:"):
                 yield line[5:].strip()
         seconds = patience.idle
+
+
+async def _over(content: aiohttp.StreamReader) -> None:
+    """Hear the end of the body, which servers send after their last event: only then can the connection be kept."""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(END):
+            while not content.at_eof():
+                await content.readany()
 
 
 def _usage(completion: Mapping[str, Any]) -> Usage:

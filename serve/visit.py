@@ -5,10 +5,10 @@ Knows nothing of what is asked, or of how it is answered.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -17,8 +17,6 @@ from serve.asked import Refusal
 from serve.chat import Answer, Usage
 from serve.exchange import Exchange
 from serve.wire import encoded, event
-
-T = TypeVar("T")
 
 EVENTS: Final = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
 
@@ -118,22 +116,24 @@ async def body_of(receive: Receive, scope: Scope, most: int) -> bytes:
             return b"".join(parts)
 
 
-async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
-    """What the work gives; when the caller hangs up before, the work is cancelled and Gone raised."""
-    task = asyncio.ensure_future(work)
-    leaving = asyncio.create_task(_left(receive))
+@asynccontextmanager
+async def attended(receive: Receive, seconds: float) -> AsyncIterator[None]:
+    """What is inside is cancelled when the caller hangs up (Gone), and after so many seconds (TimeoutError)."""
     try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Gone
-        return task.result()
-    finally:
-        leaving.cancel()
-        task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
+        async with asyncio.timeout(seconds) as left:
+            leaving = asyncio.create_task(_leaving(receive, left))
+            try:
+                yield
+            finally:
+                leaving.cancel()
+    except TimeoutError:
+        if leaving.done() and not leaving.cancelled():
+            raise Gone from None
+        raise
 
 
-async def _left(receive: Receive) -> None:
+async def _leaving(receive: Receive, left: asyncio.Timeout) -> None:
+    """Over as soon as the caller has hung up; then there is no more time."""
     while (await receive())["type"] != "http.disconnect":
         pass
+    left.reschedule(0)

@@ -67,9 +67,10 @@ class Envelope:
 class Relay:
     """A server's events as ours: under our id and name, the sources first, the citations last, all else as it came."""
 
-    def __init__(self, envelope: Envelope, hits: Sequence[Hit]) -> None:
+    def __init__(self, envelope: Envelope, hits: Sequence[Hit] = ()) -> None:
         self._envelope = envelope
-        self._hits = hits
+        self.hits = hits
+        """What the answer may cite; known before its first event."""
         self._said: defaultdict[int, list[str]] = defaultdict(list)
         self._counted: Mapping[str, Any] = {}
         self._theirs: bytes | None = None
@@ -132,7 +133,7 @@ class Relay:
         ours = {**data, **self._envelope.head(streamed=True), "choices": [self._marked(one) for one in data["choices"]]}
         ours.pop("usage", None)
         if not self._begun:
-            ours["sources"] = sources(self._hits)
+            ours["sources"] = sources(self.hits)
         self._begun = True
         return event(ours)
 
@@ -140,7 +141,7 @@ class Relay:
         """The choice as this route has it; where it ends, with what it has cited."""
         found: Object = {}
         if choice["finish_reason"]:
-            found["annotations"], unknown = citations("".join(self._said[choice["index"]]), self._hits)
+            found["annotations"], unknown = citations("".join(self._said[choice["index"]]), self.hits)
             self.unknown_citations += unknown
         if self._envelope.route == "chat":
             return {**choice, "delta": {**choice["delta"], **found}}

@@ -164,7 +164,7 @@ async def test_an_answer_costs_what_its_retriever_asked_too_whoever_asked_it_fir
                 [await pipeline.ask(Combination(BASE, retriever, name), query) for name in ("direct", "told")]
                 for retriever in ("plain", "more")
             ]
-            heard = [piece async for piece in pipeline.stream(Combination(BASE, "more", "direct"), query)][-1]
+            heard = await pipeline.stream(Combination(BASE, "more", "direct"), query, asyncio.Queue().put)
 
     asked = [body for body in echo.asked if body["messages"][0]["content"].startswith("Reword it.")]
     assert len(asked) == 1
@@ -172,7 +172,7 @@ async def test_an_answer_costs_what_its_retriever_asked_too_whoever_asked_it_fir
     cost = Usage(**counted(asked[0]))
     assert cost == Usage(6, 6)  # "Reword it. Question: d1 or d2?" and "pocket heard Question: d1 or d2?"
     assert [one.usage for one in more] == [one.usage + cost for one in plain]
-    assert getattr(heard, "usage", None) == more[0].usage
+    assert heard.usage == more[0].usage
 
 
 async def test_a_budget_counts_the_tokens_of_the_stacks_own_model(index: Path) -> None:

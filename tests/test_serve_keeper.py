@@ -21,7 +21,7 @@ from serve.chat import Answer, ServeError, Unavailable
 from serve.combination import Combination
 from serve.gateway import Gateway
 from serve.keeper import Keeper
-from serve.pipeline import Pipeline
+from serve.pipeline import Piece, Pipeline
 from serve.stack import Stack
 from tests.tiny import make_adapter, make_model
 
@@ -147,15 +147,18 @@ async def test_a_stream_under_way_ends_with_the_reason_when_the_engine_is_killed
 ) -> None:
     monkeypatch.setenv("STUB_SECONDS", "0.2")
     async with opened() as pipeline:
-        pieces = pipeline.stream(Combination("base", "none", "direct"), QUERY)
-        await anext(pieces)
-        await anext(pieces)
+        heard: list[Piece] = []
+
+        async def tell(piece: Piece) -> None:
+            heard.append(piece)
+
+        answering = asyncio.create_task(pipeline.stream(Combination("base", "none", "direct"), QUERY, tell))
+        await until(lambda: len(heard) > 1)
 
         os.kill(server_of_the_engine(), signal.SIGKILL)
 
         with pytest.raises(Unavailable, match="broke off its answer"):
-            async for _ in pieces:
-                pass
+            await answering
 
 
 async def test_telling_it_to_stop_while_it_starts_again_does_not_wait_for_it(

@@ -19,10 +19,10 @@ from retrieval.documents import read_documents
 from retrieval.manifest import BuildSettings
 from retrieval.passage import Query
 from scripts.serving import descendants, up
-from serve.chat import Answer, Message, Sampling, ServeError
+from serve.chat import Message, Sampling, ServeError
 from serve.combination import Combination
 from serve.engine import Engine
-from serve.pipeline import Pipeline, probe_adapters
+from serve.pipeline import Piece, Pipeline, probe_adapters
 from serve.stack import EngineSettings, Stack
 from serve.strategies import StrategySettings
 from serve.upstream import Chunk
@@ -82,12 +82,13 @@ async def test_usage_is_what_the_tokenizer_counts_streamed_or_not(pipeline: Pipe
     rendered = "<|im_start|>user\nQuestion: Who rules Varn?<|im_end|>\n<|im_start|>assistant\n"
 
     whole = await pipeline.ask(DIRECT, Query("Who rules Varn?"), sampling=Sampling(max_tokens=9))
-    pieces = [
-        piece async for piece in pipeline.stream(DIRECT, Query("Who rules Varn?"), sampling=Sampling(max_tokens=9))
-    ]
+    pieces: list[Piece] = []
 
-    streamed = pieces[-1]
-    assert isinstance(streamed, Answer)
+    async def tell(piece: Piece) -> None:
+        pieces.append(piece)
+
+    streamed = await pipeline.stream(DIRECT, Query("Who rules Varn?"), tell, Sampling(max_tokens=9))
+
     assert whole.usage.prompt_tokens == len(tokenizer.encode(rendered).ids)
     assert (whole.usage.completion_tokens, whole.finish_reason) == (9, "length")
     assert (streamed.text, streamed.usage) == (whole.text, whole.usage)

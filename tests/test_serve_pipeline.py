@@ -8,7 +8,7 @@ import pytest
 from retrieval.passage import Hit, Passage, Query
 from serve.chat import Answer, Message, Sampling, ServeError, Unavailable, Usage
 from serve.combination import Combination
-from serve.pipeline import Pipeline, probe_adapters
+from serve.pipeline import Piece, Pipeline, probe_adapters
 from serve.stack import Stack
 from serve.strategies import StrategySettings
 from serve.upstream import Chunk
@@ -123,7 +123,14 @@ async def test_a_name_the_stack_does_not_have_is_refused(name: str, sentence: st
 
 
 async def heard(asked: Pipeline, name: str) -> list[object]:
-    return [piece async for piece in asked.stream(Combination.parse(name), QUERY)]
+    """All that is told, then the answer."""
+    pieces: list[object] = []
+
+    async def tell(piece: Piece) -> None:
+        pieces.append(piece)
+
+    answer = await asked.stream(Combination.parse(name), QUERY, tell)
+    return [*pieces, answer]
 
 
 def said(piece: object) -> str:
@@ -158,13 +165,14 @@ async def test_words_are_heard_before_the_answer_is_finished() -> None:
     with echoing() as echo:
         echo.may_go_on.clear()
         async with pipeline(echo.url) as asked:
-            pieces = asked.stream(DIRECT, QUERY)
-            sources, _, first = [await asyncio.wait_for(anext(pieces), 5) for _ in range(3)]
+            told: asyncio.Queue[Piece] = asyncio.Queue()
+            answering = asyncio.create_task(asked.stream(DIRECT, QUERY, told.put))
+            sources, _, first = [await asyncio.wait_for(told.get(), 5) for _ in range(3)]
+            before = answering.done()
             echo.may_go_on.set()
-            rest = [piece async for piece in pieces]
+            await answering
 
-    assert (sources, said(first)) == ((), "pocket ")
-    assert isinstance(rest[-1], Answer)
+    assert (sources, said(first), before) == ((), "pocket ", False)
 
 
 async def test_a_stream_that_breaks_off_is_unavailable_and_not_a_short_answer() -> None:

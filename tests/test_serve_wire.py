@@ -221,7 +221,7 @@ def test_every_event_of_a_stream_has_our_name_and_its_own_words(head: str, piece
 
 
 def test_an_event_that_names_its_model_last_is_renamed_too() -> None:
-    relay = Relay(Envelope("chat", "chatcmpl-1", "house:none:direct"), ())
+    relay = Relay(Envelope("chat", "chatcmpl-1", "house:none:direct"))
     raw = b'{"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}],"id":"a","model":"pocket"}'
 
     told = [json.loads(relay.heard(Chunk(raw, json.loads(raw))).removeprefix(b"data: ")) for _ in range(2)]
