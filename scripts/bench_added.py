@@ -151,9 +151,9 @@ def streams_row(heard: Mapping[str, Any], cpu: float, seconds: float) -> Row:
     return {
         **percentiles("first_ms", firsts),
         **percentiles("way_ms", ways),
-        "pieces": len(ways),
+        "pieces": heard["pieces"],
         "streams": len(firsts),
-        "cpu_per_1000": cpu / max(1, len(ways)) * 1000,
+        "cpu_per_1000": cpu / max(1, heard["pieces"]) * 1000,
         "cpu_share": cpu / seconds,
     }
 

@@ -141,6 +141,13 @@ class Target:
         loop = asyncio.get_running_loop()
         return (await loop.create_connection(Line, self.host, self.port))[1]
 
+    async def free(self, idle: list[Line]) -> Line:
+        """The one used last, of those on which nobody has hung up; a new one where there is none."""
+        while idle:
+            if not (last := idle.pop()).transport.is_closing():
+                return last
+        return await self.line()
+
 
 # Loads ----------------------------------------------------------------------------------------------------------------
 
@@ -155,21 +162,24 @@ async def streams(job: Job) -> dict[str, Any]:
     idle: list[Line] = []
     firsts: list[float] = []
     ways: list[float] = []
+    pieces = 0
 
     async def caller(number: int) -> None:
-        line = idle.pop() if idle else await target.line()
+        line = await target.free(idle)
         heard = await line.ask(target.request)
         if heard.status != 200 or len(heard.pieces) != job["body"]["max_tokens"] or b"[DONE]" not in heard.text:
             lost.say(f"{heard.status}, {len(heard.pieces)} pieces: {heard.text[-200:]!r}")
             return
         idle.append(line)
+        nonlocal pieces
+        pieces += len(heard.pieces)
         if number >= job["warm"]:
             firsts.append((heard.pieces[0][1] - heard.asked) / 1e6)
             ways.extend((here - written) / 1e6 for written, here in heard.pieces)
 
     callers = [asyncio.create_task(lost.or_done(caller(n))) async for n in _by_chance(job, job["streams"])]
     await asyncio.gather(*callers)
-    return {"firsts_ms": firsts, "ways_ms": ways, **lost.told}
+    return {"firsts_ms": firsts, "ways_ms": ways, "pieces": pieces, **lost.told}
 
 
 async def _by_chance(job: Job, most: int) -> AsyncIterator[int]:
@@ -217,7 +227,7 @@ async def overload(job: Job) -> dict[str, Any]:
         line = None
         try:
             async with asyncio.timeout(job["patience"]):
-                line = idle.pop() if idle else await target.line()
+                line = await target.free(idle)
                 heard = await line.ask(target.request)
         except TimeoutError:
             lost.say("time-out")

@@ -11,6 +11,7 @@ those that FILE has of the same work, so that a long comparison can be made piec
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -28,11 +29,13 @@ from scripts.bench_peers import peers_are_there
 from scripts.bench_stub import Timing
 from scripts.bench_tables import Row, remember, remembered
 from scripts.bench_texts import some_questions
-from serve.chat import ServeError
+from serve.chat import Sampling, ServeError
 from serve.stack import Stack
 
 PATIENCE: Final = 10.0
 """Seconds after which a caller gives up."""
+SETTLED: Final = 120.0
+"""Seconds after which a server that is still busy with callers who have left is no server to measure with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +119,7 @@ def real(options: argparse.Namespace) -> None:
         )
         for repeat in range(len(rows), len(rows) + options.repeats) if options.repeats else ():
             for way in turned(ways, repeat):
-                rows.append(_told(chatted(way, work, prompts) | {"repeat": repeat}))
+                rows.append(_told(chatted(way, work, prompts, stack.sampling) | {"repeat": repeat}))
             remember(options.json, work, rows)
     title = f"{len(prompts)} questions, {work.users} at once, at most {stack.sampling.max_tokens} tokens"
     Console(width=150).print(table("engine", title, rows))
@@ -150,8 +153,9 @@ def overloaded(way: Way, work: Work) -> Row:
     }
 
 
-def chatted(way: Way, work: Work, prompts: Sequence[str]) -> Row:
-    job = {"load": "chats", "users": work.users, "prompts": prompts, "body": {"temperature": 0}}
+def chatted(way: Way, work: Work, prompts: Sequence[str], sampling: Sampling) -> Row:
+    """With the stack's sampling for all: without a limit of their own, answers differ in length and not in speed."""
+    job = {"load": "chats", "users": work.users, "prompts": prompts, "body": sampling.as_sent()}
     heard, cpu, _ = load(way, job)
     return {"contestant": way.name, "step": "engine", **_common(way, heard), **requests_row(heard, cpu)}
 
@@ -181,9 +185,24 @@ def _repeated(
         for repeat in range(done, done + options.repeats):
             for measure in loads:
                 for way in turned(ways, repeat):
+                    settle(ways[0], work)
                     rows.append(_told(measure(way, work) | {"repeat": repeat}))
             remember(options.json, work, rows)
     return rows
+
+
+def settle(server: Way, work: Work) -> None:
+    """Wait until the server is done with what the callers before gave up on: not every gateway tells it that they left.
+
+    A server without a capacity is always free.
+    """
+    timing, until = work.timing, time.monotonic() + SETTLED
+    while timing.capacity and time.monotonic() < until:
+        job = {"load": "saturate", "users": timing.capacity, "seconds": 5 * timing.service, "body": {"max_tokens": 1}}
+        if load(server, job)[0]["per_second"] >= 0.9 * timing.capacity / timing.service:
+            return
+    if timing.capacity:
+        raise BenchError(f"the server is still busy {SETTLED:g} s after the last caller has left")
 
 
 def _ways(running: ExitStack, direct: Way, settings: Row, options: argparse.Namespace) -> list[Way]:

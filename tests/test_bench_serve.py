@@ -45,7 +45,7 @@ def test_added_pairs_repeats_and_not_places() -> None:
 
 def test_a_missed_goal_is_said() -> None:
     def row(who: str, ms: float) -> dict[str, Any]:
-        figures = streams_row({"firsts_ms": [ms], "ways_ms": [ms]}, cpu=1.0, seconds=2.0)
+        figures = streams_row({"firsts_ms": [ms], "ways_ms": [ms], "pieces": 1}, cpu=1.0, seconds=2.0)
         return {"contestant": who, "step": "streams", "repeat": 0} | figures
 
     said = goals([row("direct", 1.0), row("fulcrum", 3.5)])
