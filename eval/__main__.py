@@ -14,6 +14,7 @@ from rich.console import Console
 from eval.analysis import analyse
 from eval.folder import load_results
 from eval.grid import load_grid
+from eval.leaks import find_leaks
 from eval.record import RunError
 from eval.report import save
 from eval.run import run
@@ -58,7 +59,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(folder: Path) -> int:
-    analysis = analyse(load_results(folder))
+    results = load_results(folder)
+    analysis = analyse(results, find_leaks(results, folder))
     show(analysis, save(analysis, folder), Console() if sys.stdout.isatty() else Console(width=WIDE))
     return 0
 
@@ -82,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="make the report of a run again",
-        description="Make summary.csv, verdict.json and report.html again from a run's folder, asking nothing.",
+        description="Make a run's report and the files beside it again from its folder, asking nothing.",
         epilog="example: python -m eval report out/demo",
     )
     report.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
