@@ -116,7 +116,8 @@ def find_leaks(results: Results, folder: Path, embed: Embedder | None = None) ->
 
 def check(material: Material, examples: Sequence[Example], embed: Embedder | None = None) -> Check:
     """One cell of the matrix. Meaning is compared only where a text is a question, not where it may hold one."""
-    tests = [text for one in examples if (text := text_of(one.id, asdict(one)))]
+    rows = {one.id: {"question": one.question, "answers": [*one.answers], "meta": one.meta} for one in examples}
+    tests = [text for item, row in rows.items() if (text := text_of(item, row))]
     by_id = {one.id: one for one in examples}
     is_questions = material.kind in ("training data", "worked examples")
     found = overlaps(material.texts, tests, embed if is_questions else None)

@@ -118,9 +118,7 @@ class Report:
             "leaking_rows": len(self.leaked),
             "leaked_questions": len({one.test.where for one in self.refused}),
             "refused": dict(Counter(one.kind for one in self.refused)),
-            "listed": dict(
-                Counter(f"{one.kind}, other database" if one.other_database else one.kind for one in self.listed)
-            ),
+            "listed": dict(Counter(one.kind + ", other database" * one.other_database for one in self.listed)),
         }
 
 
