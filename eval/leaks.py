@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from eval.folder import Results
 from eval.material import Kind, Material, materials
-from eval.summary import Row, cells, summarise
+from eval.summary import Row, cells, ranked, summarise
 from eval.task import Example
-from eval.wording import counted, listed
+from eval.wording import counted, listed, p_value, percent, points
 from train.overlap import CONTAINED, EXACT, KINDS, MEANING, Embedder, Overlap, Text, overlaps, read, text_of
 
 BLOCKING: Final = (EXACT, CONTAINED)
@@ -217,7 +217,20 @@ def _warning(leaks: Leaks, questions: int) -> Iterator[str]:
     parts = [f"{len(one.flagged)} in the {one.material.name}" for one in leaks.checks if one.flagged]
     rest = questions - len(leaks.flagged)
     trust = f"trust the scores on the other {rest:,}" if rest else "no score of this run can be trusted"
-    yield f"{len(leaks.flagged):,} of {counted(questions, 'test question')} were seen before: {listed(parts)}; {trust}."
+    yield (
+        f"{len(leaks.flagged):,} of {counted(questions, 'test question')} were seen before: {listed(parts)}; {trust}."
+        f"{_on_the_others(leaks)}"
+    )
+
+
+def _on_the_others(leaks: Leaks) -> str:
+    for row in ranked(leaks.clean):
+        if row.delta is not None and row.p_holm is not None:
+            return (
+                f" On those, {row.combination} is the best other than the baseline: {percent(row.score)}, "
+                f"{points(row.delta)} points (Holm-corrected {p_value(row.p_holm)})."
+            )
+    return ""
 
 
 def _gaps(leaks: Leaks) -> Iterator[str]:

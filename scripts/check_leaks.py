@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -43,6 +43,8 @@ class DataSet:
     training: tuple[Text, ...]
     tests: tuple[Example, ...]
     corpus: tuple[Text, ...] = ()
+    answers: Mapping[str, str] = field(default_factory=dict)
+    """Place of a training question -> its answer, where the data has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,12 +171,13 @@ def read_data(path: Path) -> DataSet:
     if path.suffix == ".json":
         return _squad(path)
     train, test = _split(path, "train"), _split(path, "test", "dev")
-    rows = [text_of(f"{train.name}:{n}", row) for n, row in enumerate(_rows(train), start=1)]
+    rows = {f"{train.name}:{n}": row for n, row in enumerate(_rows(train), start=1)}
     corpus = path / "corpus.jsonl"
     pages = read_jsonl(corpus) if corpus.is_file() else ()
     return DataSet(
         name=path.resolve().name if path.name != "world" else path.resolve().parent.name,
-        training=tuple(filter(None, rows)),
+        training=tuple(text for where, row in rows.items() if (text := text_of(where, row))),
+        answers={where: row["answers"][0] for where, row in rows.items() if "answers" in row},
         tests=tuple(_example(row, n) for n, row in enumerate(_rows(test), start=1)),
         corpus=tuple(
             Text(where=f"{corpus.name}:{n}", question=f"{row.get('title', '')}\n{row['text']}") for n, row in pages
@@ -264,11 +267,19 @@ def _tell_clean(data: DataSet) -> None:
         blocked = [hit for hit in one.sightings if hit.leak]
         print(
             f"| {data.name} | {one.material.kind} | {len(one.material.texts):,} x {len(data.tests):,} | "
-            f"{_counts(one.counts)} | {_counts(one.doubts)} | {'yes' if blocks(Leaks(checks=(one,))) else 'no'} |"
+            f"{_counts(one.counts)} | {_alike(data, one)} | {_counts(one.doubts)} | "
+            f"{'yes' if blocks(Leaks(checks=(one,))) else 'no'} |"
         )
         for hit in islice(blocked, LISTED):
             print(f"    {hit.kind} {hit.score:.2f}: {hit.question!r} ~ {hit.where}: {hit.seen!r}", file=sys.stderr)
     print(f"    {data.name}: {seconds:.1f} s", file=sys.stderr)
+
+
+def _alike(data: DataSet, found: Check) -> str:
+    """How many of the flagged questions have the answer of a text that flags them: a sign that they are the same."""
+    gold = {one.id: one.answers[0].casefold() for one in data.tests}
+    same = {one.id for one in found.sightings if data.answers.get(one.where, "").casefold() == gold[one.id]}
+    return f"{len(same & found.flagged)} of {len(found.flagged)}" if data.answers and found.flagged else ""
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -294,9 +305,8 @@ def main() -> int:
     except FileError as error:
         print(error, file=sys.stderr)
         return 1
-    print(
-        "| data as it came | material | texts x questions | flagged | to look at | blocks |\n|---|---|---|---|---|---|"
-    )
+    print("| data as it came | material | texts x questions | flagged | answered alike | to look at | blocks |")
+    print("|---|---|---|---|---|---|---|")
     for data in sets:
         _tell_clean(data)
     print("\n| planted | among | n | recall | with those to look at | precision | rows flagged that nobody planted |")
