@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from eval.leaks import Check, Leaks, blocks, check
+from eval.leaks import Check, Leaks, Sighting, blocks, check
 from eval.material import Kind, Material
 from eval.task import Example
 from retrieval.embed import Embedder, locate
@@ -35,7 +36,7 @@ LISTED: Final = 5
 """Alarms on clean data that are printed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSet:
     """Questions to train on, questions to test with, and pages to search; whoever made it meant them to be apart."""
 
@@ -45,6 +46,11 @@ class DataSet:
     corpus: tuple[Text, ...] = ()
     answers: Mapping[str, str] = field(default_factory=dict)
     """Place of a training question -> its answer, where the data has one."""
+
+    @cached_property
+    def gold(self) -> Mapping[str, str]:
+        """Test question -> its answer."""
+        return {one.id: one.answers[0].casefold() for one in self.tests}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +67,7 @@ class Tried:
     rows: int
     """Texts that were flagged, planted or not."""
     false: int
-    """Those of them that nobody planted."""
+    """Those of them that nobody planted and whose answer, where they have one, is not that of the test question."""
 
 
 # --- the kinds
@@ -136,7 +142,7 @@ def _rewritten(kind: str, data: DataSet, embed: Embed | None) -> Tried:
     pairs = [row for _, row in read_jsonl(REWRITTEN)]
     tests = tuple(Example(id=f"written-{n}", question=row["question"], answers=("-",)) for n, row in enumerate(pairs))
     planted = [Text(where=f"planted:written-{n}", question=row[kind]) for n, row in enumerate(pairs)]
-    mixed = DataSet(name=data.name, training=data.training, tests=(*data.tests, *tests))
+    mixed = DataSet(name=data.name, training=data.training, tests=(*data.tests, *tests), answers=data.answers)
     return _tried(
         kind + (" (by hand)" if embed is None else " (by hand, with the embedder)"), mixed, planted, embed=embed
     )
@@ -150,6 +156,7 @@ def _tried(
     hits = {(one.where, one.id): one.leak for one in found.sightings}
     ours = [f"planted:{one.id}" for one in data.tests]
     flagged = {where for (where, _), leak in hits.items() if leak}
+    copies = {one.where for one in found.sightings if _is_alike(data, one)}
     caught = {where for where in ours if hits.get((where, where.partition(":")[2]))}
     seen = {where for where in ours if (where, where.partition(":")[2]) in hits}
     return Tried(
@@ -159,7 +166,7 @@ def _tried(
         found=len(caught),
         looked=len(seen - caught),
         rows=len(flagged),
-        false=len([where for where in flagged if not where.startswith("planted:")]),
+        false=len([where for where in flagged - copies if not where.startswith("planted:")]),
     )
 
 
@@ -277,9 +284,12 @@ def _tell_clean(data: DataSet) -> None:
 
 def _alike(data: DataSet, found: Check) -> str:
     """How many of the flagged questions have the answer of a text that flags them: a sign that they are the same."""
-    gold = {one.id: one.answers[0].casefold() for one in data.tests}
-    same = {one.id for one in found.sightings if data.answers.get(one.where, "").casefold() == gold[one.id]}
+    same = {one.id for one in found.sightings if _is_alike(data, one)}
     return f"{len(same & found.flagged)} of {len(found.flagged)}" if data.answers and found.flagged else ""
+
+
+def _is_alike(data: DataSet, hit: Sighting) -> bool:
+    return data.answers.get(hit.where, "").casefold() == data.gold[hit.id]
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -309,7 +319,7 @@ def main() -> int:
     print("|---|---|---|---|---|---|---|")
     for data in sets:
         _tell_clean(data)
-    print("\n| planted | among | n | recall | with those to look at | precision | rows flagged that nobody planted |")
+    print("\n| planted | among | n | recall | with those to look at | precision | others flagged, answered otherwise |")
     print("|---|---|--:|--:|--:|--:|--:|")
     embed = Embedder(locate(options.embedder)).passages if options.embedder else None
     for data in sets:

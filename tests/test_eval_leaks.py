@@ -323,9 +323,25 @@ def test_a_run_warns_on_the_terminal_and_writes_the_file(tmp_path: Path, capsys:
 
         code = main(["run", str(grid), "--out", str(tmp_path / "out")])
 
+    said = capsys.readouterr().out
+    file = json.loads((tmp_path / "out" / "leaks.json").read_text())
     assert code == 0
-    assert "Warning: 1 of 20 test questions were seen before" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out" / "leaks.json").read_text())["flagged"] == ["q4"]
+    assert "Warning: 1 of 20 test questions were seen before: 1 in the worked examples of shown" in said
+    assert (file["flagged"], file["compared_in_meaning"], len(file["blocks"])) == (["q4"], False, 1)
+
+
+def test_a_report_compares_in_meaning_when_it_is_given_an_embedder(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    embedder = make_embedder(tmp_path_factory.mktemp("embedder"))
+    with serving(Stub(say=lambda model, messages: "word1")) as stub:
+        grid = write_world(tmp_path, stub.url, adapters=["base"], retrievers=["none"], strategies=["direct", "brief"])
+        main(["run", str(grid), "--out", str(tmp_path / "out")])
+
+    code = main(["report", str(tmp_path / "out"), "--embedder", str(embedder)])
+
+    assert code == 0
+    assert json.loads((tmp_path / "out" / "leaks.json").read_text())["compared_in_meaning"]
 
 
 def test_what_the_script_plants_is_found_and_the_clean_world_blocks_nothing(tmp_path: Path) -> None:
