@@ -52,7 +52,11 @@ class Material:
 
 def materials(config: RunConfig, folder: Path) -> tuple[Material, ...]:
     """Everything that the cells of this run's grid can have seen; its paths are relative to the run's folder."""
-    stack, grid, folder = config.stack, config.grid, folder.resolve()
+    stack, grid = config.stack, config.grid
+
+    def at(path: str) -> Path:
+        return (folder / path).resolve()
+
     adapters: Mapping[str, str] = stack.get("adapters", {})
     strategies = {name: stack["strategies"][name] for name in grid.strategies if name in stack.get("strategies", {})}
     retrievers: Mapping[str, Any] = stack.get("retrievers", {})
@@ -61,10 +65,10 @@ def materials(config: RunConfig, folder: Path) -> tuple[Material, ...]:
     written = {name: str(one["demonstrations"]) for name, one in _with(strategies, "demonstrations")}
     instructed = {name: str(one["instructions"]) for name, one in _with(strategies, "instructions")}
     return (
-        *(_training(name, (folder / adapters.get(name, name)).resolve()) for name in grid.adapters if name != BASE),
-        *(_demonstrations(names, (folder / path).resolve()) for path, names in _users(written)),
-        *(one for path, names in _users(chosen) for one in _index(names, (folder / path).resolve(), "worked examples")),
-        *(one for path, names in _users(searched) for one in _index(names, (folder / path).resolve(), "corpus")),
+        *(_training(name, at(adapters.get(name, name))) for name in grid.adapters if name != BASE),
+        *(_demonstrations(names, at(path)) for path, names in _users(written)),
+        *(one for path, names in _users(chosen) for one in _index(names, at(path), "worked examples")),
+        *(one for path, names in _users(searched) for one in _index(names, at(path), "corpus")),
         *(_instructions(names, text) for text, names in _users(instructed)),
     )
 
@@ -81,9 +85,9 @@ def _users(named: Mapping[str, str]) -> list[tuple[str, tuple[str, ...]]]:
 
 def _training(adapter: str, folder: Path) -> Material:
     """What the adapter's card says that it learnt from, less the rows that were left out of it."""
-    unread = partial(Material, kind="training data", used_by=(adapter,))
+    found = partial(Material, kind="training data", used_by=(adapter,))
     if not (folder / CARD).is_file():
-        return unread(place=str(folder), remark=f"without a {CARD}, nobody can say what it learnt from")
+        return found(place=str(folder), remark=f"without a {CARD}, nobody can say what it learnt from")
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         data, identity = folder / card["data"]["path"], card["identity"]
@@ -91,12 +95,12 @@ def _training(adapter: str, folder: Path) -> Material:
         left_out = set() if changed else {f"{data}:{line}" for line in identity.get("left_out", ())}
         texts = tuple(text for text in read_texts(data) if text.where not in left_out)
     except FileNotFoundError:
-        return unread(place=str(data), remark="the file is gone")
+        return found(place=str(data), remark="the file is gone")
     except BROKEN as error:
-        return unread(place=str(folder / CARD), remark=_first_line(error))
+        return found(place=str(folder / CARD), remark=_first_line(error))
     remarks = ["the file has changed since the training"] if changed else []
     remarks += ["it continues an adapter whose own data its card does not name"] if identity.get("start") else []
-    return unread(place=str(data), texts=texts, remark="; ".join(remarks))
+    return found(place=str(data), texts=texts, remark="; ".join(remarks))
 
 
 def _demonstrations(strategies: tuple[str, ...], path: Path) -> Material:
