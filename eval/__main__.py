@@ -1,4 +1,4 @@
-"""The front door: `python -m eval run GRID [--out DIR] | report RUN`.
+"""The front door: `python -m eval run GRID [--out DIR] | report RUN [--embedder MODEL]`.
 
 Turns what people type into calls, and what goes wrong into sentences.
 """
@@ -14,11 +14,13 @@ from rich.console import Console
 from eval.analysis import analyse
 from eval.folder import load_results
 from eval.grid import load_grid
+from eval.leaks import find_leaks
 from eval.record import RunError
 from eval.report import save
 from eval.run import run
 from eval.terminal import show
 from retrieval.console import Parser, stop_politely, tell_progress
+from retrieval.embed import PACKAGED, Embedder, locate
 from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from serve.chat import ServeError
@@ -57,8 +59,10 @@ def _run(options: argparse.Namespace) -> int:
     return int(missing > 0)
 
 
-def _report(folder: Path) -> int:
-    analysis = analyse(load_results(folder))
+def _report(folder: Path, embedder: str = "") -> int:
+    results = load_results(folder)
+    embed = Embedder(locate(embedder)).passages if embedder else None
+    analysis = analyse(results, find_leaks(results, folder, embed))
     show(analysis, save(analysis, folder), Console() if sys.stdout.isatty() else Console(width=WIDE))
     return 0
 
@@ -82,11 +86,17 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser(
         "report",
         help="make the report of a run again",
-        description="Make summary.csv, verdict.json and report.html again from a run's folder, asking nothing.",
+        description="Make a run's report and the files beside it again from its folder, asking nothing.",
         epilog="example: python -m eval report out/demo",
     )
     report.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
-    report.set_defaults(command=lambda options: _report(options.folder))
+    report.add_argument(
+        "--embedder",
+        default="",
+        metavar="MODEL",
+        help=f"look for test questions in other words too, by a folder or {PACKAGED} (minutes for 10,000 texts)",
+    )
+    report.set_defaults(command=lambda options: _report(options.folder, options.embedder))
     return parser
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from eval.effects import Effect, Scores, Square, main_effects, square
 from eval.folder import Results
 from eval.headroom import Headroom, find_headroom
+from eval.leaks import UNCHECKED, Leaks
 from eval.sentences import headline, next_step, sentences
 from eval.summary import Row, ranked, scores, summarise
 from eval.verdict import Verdict, find, verdict_of
@@ -29,9 +30,10 @@ class Analysis:
     said: tuple[str, ...]
     """The sentences of the verdict."""
     next_step: str
+    leaks: Leaks
 
 
-def analyse(results: Results) -> Analysis:
+def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
     """From records to verdict."""
     rows = summarise(results)
     cells = [Combination.parse(row.combination) for row in ranked(rows)]
@@ -50,6 +52,7 @@ def analyse(results: Results) -> Analysis:
         headline=headline(finding),
         said=said,
         next_step=next_step(results, finding, room),
+        leaks=leaks,
     )
 
 

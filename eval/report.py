@@ -16,6 +16,7 @@ import yaml
 from eval.analysis import Analysis
 from eval.effects import LEVERS
 from eval.folder import Results
+from eval.leaks import LEAKS, said, to_json
 from eval.peek import MEANING, blamed, varied, wrong_answers
 from eval.plots import NARROW, WIDE, pareto, scatter
 from eval.summary import Row, cells, ranked, scores, to_csv
@@ -59,9 +60,11 @@ class HeatMap:
 
 
 def save(analysis: Analysis, folder: Path) -> Path:
-    """Write summary.csv, verdict.json and report.html; the path of the last."""
+    """Write summary.csv, verdict.json, leaks.json and report.html; the path of the last."""
     write_atomically(folder / "summary.csv", to_csv(analysis.rows))
     write_atomically(folder / "verdict.json", json.dumps(asdict(analysis.verdict), indent=2, ensure_ascii=False) + "\n")
+    leaks = json.dumps(to_json(analysis.leaks), indent=2, ensure_ascii=False)
+    write_atomically(folder / "leaks.json", leaks + "\n")
     write_atomically(folder / "report.html", render(analysis))
     return folder / "report.html"
 
@@ -82,6 +85,7 @@ def render(analysis: Analysis) -> str:
         **_levers(analysis),
         **_cost(analysis),
         **_wrong(analysis),
+        **_leaks(analysis),
         **_provenance(analysis),
     )
 
@@ -161,6 +165,18 @@ def _wrong(analysis: Analysis) -> dict[str, Any]:
     choices = ranked(analysis.rows)
     wrong = wrong_answers(analysis.results, Combination.parse(choices[0].combination)) if choices else []
     return {"wrong": wrong, "blamed": blamed(wrong), "meaning": MEANING, "peeks": varied(wrong)}
+
+
+def _leaks(analysis: Analysis) -> dict[str, Any]:
+    leaks = analysis.leaks
+    seen = {row.combination: row for row in leaks.seen}
+    return {
+        "leaks": leaks,
+        "leaks_said": said(leaks, len(analysis.results.examples)),
+        "leak_kinds": LEAKS,
+        "flagged": len(leaks.flagged),
+        "parted": [(row, seen[row.combination]) for row in leaks.clean if row.combination in seen],
+    }
 
 
 def _provenance(analysis: Analysis) -> dict[str, Any]:

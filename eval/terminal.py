@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.analysis import Analysis
+from eval.leaks import said
 from eval.summary import Row, ranked
 from eval.verdict import ALPHA
 from eval.wording import chance, number, percent, points
@@ -31,6 +32,8 @@ def show(analysis: Analysis, report: Path, console: Console) -> None:
     console.print()
     console.print(Text(analysis.verdict.sentence))
     console.print()
+    for sentence in said(analysis.leaks, len(analysis.results.examples)):
+        console.print(Text(f"Warning: {sentence}", style="yellow"))
     console.print(Text(f"Report: {report}"), soft_wrap=True)
     console.print(Text(f"Next:   {analysis.next_step}"))
 

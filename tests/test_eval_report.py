@@ -151,4 +151,9 @@ def test_a_report_is_made_again_from_the_folder_alone(tmp_path: Path) -> None:
 
 def test_the_files_are_those_that_were_agreed(results: Results, tmp_path: Path) -> None:
     assert save(analyse(results), tmp_path) == tmp_path / "report.html"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "summary.csv", "verdict.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "leaks.json",
+        "report.html",
+        "summary.csv",
+        "verdict.json",
+    ]

@@ -118,9 +118,7 @@ class Report:
             "leaking_rows": len(self.leaked),
             "leaked_questions": len({one.test.where for one in self.refused}),
             "refused": dict(Counter(one.kind for one in self.refused)),
-            "listed": dict(
-                Counter(f"{one.kind}, other database" if one.other_database else one.kind for one in self.listed)
-            ),
+            "listed": dict(Counter(one.kind + ", other database" * one.other_database for one in self.listed)),
         }
 
 
@@ -285,6 +283,8 @@ def _near(ours: Sequence[Reading], theirs: Sequence[Reading]) -> Hits:
     those are indexed, and no pair is missed.
     """
     places, tests = _distinct(ours), _distinct(theirs)
+    longest = max((len(test.grams) for test in tests), default=0) / TYPOS
+    places = {one: here for one, here in places.items() if len(one.grams) <= longest}  # no document is a question
     grams = {one: one.grams for one in (*places, *tests)}
     spread = Counter(gram for found in grams.values() for gram in found)
     number = {gram: n for n, gram in enumerate(spread)}
@@ -366,7 +366,7 @@ def read_texts(path: Path) -> tuple[Text, ...]:
     wrong: list[str] = []
     for number, row in read_jsonl(path):
         where = f"{path}:{number}"
-        if text := _text(where, row):
+        if text := text_of(where, row):
             texts.append(text)
         else:
             wrong.append(
@@ -377,7 +377,8 @@ def read_texts(path: Path) -> tuple[Text, ...]:
     return tuple(texts)
 
 
-def _text(where: str, row: Mapping[str, Any]) -> Text | None:
+def text_of(where: str, row: Mapping[str, Any]) -> Text | None:
+    """The question of a row of either kind; None where it has none."""
     meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
     turns = [turn for turn in row.get("messages") or () if isinstance(turn, dict)]
     question = row.get("question") or meta.get("question") or _last(turns, "user")
