@@ -93,7 +93,7 @@ def test_main_effects_cover_what_was_planted() -> None:
         table = {cell: scores(results, cell) for cell in results.records if cell.retriever != GOLD}
         covered += [
             effect.estimate.low <= planted_effects[effect.factor] <= effect.estimate.high
-            for effect in main_effects(table, BASELINE)
+            for effect in main_effects(table, BASELINE, {})
         ]
 
     assert sum(covered) / len(covered) >= 0.85
@@ -105,8 +105,8 @@ def test_a_main_effect_is_the_mean_over_everything_else_paired_by_item() -> None
         zip(grid, [{"x": 0.0, "y": 0.0}, {"x": 0.0, "y": 1.0}, {"x": 1.0, "y": 0.0}, {"x": 0.0, "y": 1.0}], strict=True)
     )
 
-    effects = {(one.factor, one.level): one.estimate.value for one in main_effects(table, grid[0])}
-    quarter = square(table, grid[3], grid[0])
+    effects = {(one.factor, one.level): one.estimate.value for one in main_effects(table, grid[0], {})}
+    quarter = square(table, grid[3], grid[0], {})
 
     assert effects == {("retriever", "dense"): pytest.approx(0.25), ("adapter", "tuned"): pytest.approx(0.25)}
     assert quarter is not None
@@ -204,7 +204,8 @@ def test_the_table_has_the_agreed_columns_and_its_figures_are_right() -> None:
     base = rows[str(BASELINE)]
     assert ",".join(base) == (
         "combination,strategy,retriever,adapter,n,n_format_fail,n_infra,score,ci_low,ci_high,delta,delta_ci_low,"
-        "delta_ci_high,p_holm,prompt_tokens,completion_tokens,tokens_per_correct,latency_p50_s,latency_p95_s,format"
+        "delta_ci_high,p_holm,prompt_tokens,completion_tokens,tokens_per_correct,latency_p50_s,latency_p95_s,"
+        "tokens_per_correct_ci_low,tokens_per_correct_ci_high,tied,format"
     )
     assert (base["delta"], base["p_holm"]) == ("", "")
     assert float(base["score"]) == pytest.approx(right / 80, abs=1e-4)
