@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final, Literal
 
-from retrieval.stats import Estimate, benjamini_hochberg, change, holm, sign_flip, t_interval
+from retrieval.stats import Difference, Estimate, benjamini_hochberg, change, holm
 from serve.combination import Combination
 
 Scores = Mapping[Combination, Mapping[str, float]]
@@ -63,7 +63,7 @@ def main_effects(scores: Scores, baseline: Combination, clusters: Clusters) -> t
     Paired by item, since items are the sample and cells are not.
     """
     found = {
-        (factor, level): change(list(values.values()), _labels(values, clusters))
+        (factor, level): _judged(values, clusters, most=1)
         for factor, level in _turns(scores, baseline)
         if (values := _contrast(scores, _pairs(scores, baseline, factor, level)))
     }
@@ -78,20 +78,20 @@ def interactions(scores: Scores, baseline: Combination, clusters: Clusters) -> t
     """Every two changes of different factors, wherever the grid has all four corners. For looking around: what stands
     out is a question for the next test set, so it is corrected by Benjamini and Hochberg and decides nothing."""
     found = {
-        (one, other): values
+        (one, other): _judged(values, clusters, most=2)
         for one, other in combinations(_turns(scores, baseline), 2)
         if one[0] != other[0] and (values := _contrast(scores, list(_squares(scores, baseline, one, other))))
     }
-    shares = benjamini_hochberg([sign_flip([*v.values()], _labels(v, clusters)) for v in found.values()])
+    shares = benjamini_hochberg([one.p for one in found.values()])
     return tuple(
         Interaction(
             factors=(one[0], other[0]),
             levels=(one[1], other[1]),
             against=(getattr(baseline, one[0]), getattr(baseline, other[0])),
-            estimate=t_interval([*values.values()], _labels(values, clusters)),
+            estimate=judged.estimate,
             q=q,
         )
-        for ((one, other), values), q in zip(found.items(), shares, strict=True)
+        for ((one, other), judged), q in zip(found.items(), shares, strict=True)
     )
 
 
@@ -105,14 +105,14 @@ def square(scores: Scores, both: Combination, baseline: Combination, clusters: C
     corners = (neither, retrieval, adapter, both)
     if len(set(corners)) < 4 or not all(corner in scores for corner in corners):
         return None
-    extra = _contrast(scores, [({both, neither}, {retrieval, adapter})])
-    interaction = t_interval([*extra.values()], _labels(extra, clusters))
+    extra = _contrast(scores, [((both, neither), (retrieval, adapter))])
+    interaction = _judged(extra, clusters, most=2).estimate
     return Square(neither=neither, retrieval=retrieval, adapter=adapter, both=both, interaction=interaction)
 
 
 Turn = tuple[Factor, str]
 """A factor, and a level of it that is not the baseline's."""
-Sides = tuple[set[Combination], set[Combination]]
+Sides = tuple[tuple[Combination, ...], tuple[Combination, ...]]
 """What is added, and what is taken away."""
 
 
@@ -128,7 +128,7 @@ def _turns(scores: Scores, baseline: Combination) -> list[Turn]:
 def _pairs(scores: Scores, baseline: Combination, factor: Factor, level: str) -> list[Sides]:
     """All two cells that differ in nothing but this: the level, and the baseline's."""
     return [
-        ({cell}, {before})
+        ((cell,), (before,))
         for cell in scores
         if getattr(cell, factor) == level
         if (before := _at(cell, factor, getattr(baseline, factor))) in scores
@@ -143,7 +143,7 @@ def _squares(scores: Scores, baseline: Combination, one: Turn, other: Turn) -> I
         without, other_alone = (_at(both, turn[0], getattr(baseline, turn[0])) for turn in (other, one))
         neither = _at(without, one[0], getattr(baseline, one[0]))
         if all(corner in scores for corner in (without, other_alone, neither)):
-            yield {both, neither}, {without, other_alone}
+            yield (both, neither), (without, other_alone)
 
 
 def _contrast(scores: Scores, sides: Sequence[Sides]) -> dict[str, float]:
@@ -158,8 +158,8 @@ def _contrast(scores: Scores, sides: Sequence[Sides]) -> dict[str, float]:
     }
 
 
-def _labels(items: Mapping[str, float], clusters: Clusters) -> list[str]:
-    return [clusters.get(item, item) for item in items]
+def _judged(values: Mapping[str, float], clusters: Clusters, most: float) -> Difference:
+    return change([*values.values()], [clusters.get(item, item) for item in values], most)
 
 
 def _at(cell: Combination, factor: Factor, level: str) -> Combination:

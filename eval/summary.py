@@ -14,7 +14,7 @@ from typing import Final
 
 from eval.folder import Results
 from eval.record import Record
-from retrieval.stats import ALPHA, Difference, Estimate, holm, mean, paired, per, quantile
+from retrieval.stats import Difference, Estimate, holm, mean, paired, per, quantile, tied
 from serve.combination import GOLD, Combination
 
 ENOUGH_FOR_P95: Final = 59
@@ -71,8 +71,8 @@ def summarise(results: Results) -> tuple[Row, ...]:
     """The rows, best first, of equals the one with fewer tokens; then the oracle arms; then the cells with gaps."""
     compared = comparisons(results)
     rows = sorted((_row(results, cell, compared.get(cell)) for cell in results.records), key=_place)
-    tied = _tied(results, rows)
-    return tuple(replace(row, tied=row.combination in tied) if _group(row) == 0 else row for row in rows)
+    best = _best(results, ranked(rows))
+    return tuple(replace(row, tied=row.combination in best) if _group(row) == 0 else row for row in rows)
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
@@ -206,12 +206,13 @@ def _tokens_per_correct(results: Results, cell: Combination) -> Estimate:
     return per(spent, list(scores(results, cell).values()), [alike[item] for item in found])
 
 
-def _tied(results: Results, rows: Sequence[Row]) -> set[str]:
-    """The highest score and all that cannot be told from it, corrected for how many might be (Holm)."""
-    names = [row.combination for row in ranked(rows)]
-    cells = [Combination.parse(name) for name in names]
-    worse = holm([difference(results, cells[0], cell).p for cell in cells[1:]])
-    return {*names[:1], *(name for name, p in zip(names[1:], worse, strict=True) if p >= ALPHA)}
+def _best(results: Results, choices: Sequence[Row]) -> set[str]:
+    """The highest score and all that cannot be told from it."""
+    alike = clusters(results)
+    tables = [scores(results, Combination.parse(row.combination)) for row in choices]
+    best, *others = [[table[item] for item in alike] for table in tables] or [[]]
+    equal = [True, *tied(best, others, list(alike.values()))]
+    return {row.combination for row, same in zip(choices, equal, strict=False) if same}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -27,7 +27,8 @@ def flipped(sums: Numbers) -> float:
 
     Exact where all are whole multiples of the smallest, as with right and wrong.
     """
-    sizes, times = np.unique(np.round(np.abs(sums[sums != 0]), 12), return_counts=True)
+    far = np.round(np.abs(sums), 12)
+    sizes, times = np.unique(far[far > 0], return_counts=True)
     if not len(sizes):
         return 1.0
     seen, steps = abs(math.fsum(sums)), sizes / sizes[0]
