@@ -37,6 +37,7 @@ EXACT = 1e-9
 values = st.lists(st.floats(-5, 5).map(lambda x: round(x, 3)), min_size=2, max_size=30)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_is_statsmodels(case: tuple[int, int]) -> None:
     successes, n = case
@@ -63,6 +64,7 @@ def test_corrections_are_statsmodels(p_values: list[float]) -> None:
     assert benjamini_hochberg(p_values) == pytest.approx(multipletests(p_values, method="fdr_bh")[1], abs=EXACT)
 
 
+@settings(deadline=None)
 @given(values)
 def test_the_t_interval_is_scipys(sample: list[float]) -> None:
     if np.ptp(sample) < 1e-3:
@@ -173,6 +175,7 @@ def test_the_smallest_difference_has_its_power_in_statsmodels(n: int, spread: fl
     assert design_effect([1] * n, correlation=0.5) == 1
 
 
+@settings(deadline=None)
 @given(values, st.sampled_from([0.0, 0.05, 0.5, 0.95, 1.0]))
 def test_quantiles_are_type_7(sample: list[float], share: float) -> None:
     ordered = sorted(sample)
@@ -202,6 +205,7 @@ def test_flips_that_cannot_be_counted_are_drawn() -> None:
     assert sign_flip(differences) == pytest.approx(theirs, abs=0.02)
 
 
+@settings(deadline=None)
 @given(st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 60)))
 def test_bonett_price_is_walds_interval_after_one_more_gain_and_one_more_loss(counts: tuple[int, int, int]) -> None:
     gained, lost, same = counts
