@@ -1,8 +1,8 @@
 """What a test set could show before anyone runs it: the smallest difference it can see, and how many items one needs.
 
 Normal approximations for two ways compared on the same items (Miller 2024, arXiv 2411.00640). `spread` is the variance
-of an item's difference: for right and wrong, the share of items on which the two ways disagree. Knows nothing of
-grids or files.
+of an item's difference: for right and wrong, the share of items on which the two ways disagree. Exact tests are more
+careful: a power of 80 % is 76 to 80 in `scripts/check_statistics.py`. Knows nothing of grids or files.
 """
 
 import math
