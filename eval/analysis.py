@@ -6,12 +6,12 @@ Knows nothing of how they are shown.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.effects import Effect, Scores, Square, main_effects, square
+from eval.effects import Clusters, Effect, Interaction, Scores, Square, interactions, main_effects, square
 from eval.folder import Results
 from eval.headroom import Headroom, find_headroom
 from eval.leaks import UNCHECKED, Leaks
 from eval.sentences import headline, next_step, sentences
-from eval.summary import Row, ranked, scores, summarise
+from eval.summary import Row, clusters, ranked, scores, summarise
 from eval.verdict import Verdict, find, verdict_of
 from serve.combination import Combination
 
@@ -23,6 +23,7 @@ class Analysis:
     results: Results
     rows: tuple[Row, ...]
     effects: tuple[Effect, ...]
+    interactions: tuple[Interaction, ...]
     square: Square | None
     headroom: Headroom | None
     verdict: Verdict
@@ -38,7 +39,8 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
     rows = summarise(results)
     cells = [Combination.parse(row.combination) for row in ranked(rows)]
     table = {cell: scores(results, cell) for cell in cells}
-    effects = main_effects(table, results.baseline)
+    alike = clusters(results)
+    effects = main_effects(table, results.baseline, alike)
     room = find_headroom(results, rows)
     finding = find(results, rows, effects)
     said = sentences(results, finding, effects, room)
@@ -46,7 +48,8 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
         results=results,
         rows=rows,
         effects=effects,
-        square=_square(table, cells, results.baseline),
+        interactions=interactions(table, results.baseline, alike),
+        square=_square(table, cells, results.baseline, alike),
         headroom=room,
         verdict=verdict_of(results, finding, " ".join(said)),
         headline=headline(finding),
@@ -56,6 +59,6 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
     )
 
 
-def _square(table: Scores, cells: Sequence[Combination], baseline: Combination) -> Square | None:
+def _square(table: Scores, cells: Sequence[Combination], baseline: Combination, alike: Clusters) -> Square | None:
     """The 2x2 of the best combination that turns both levers."""
-    return next(filter(None, (square(table, cell, baseline) for cell in cells)), None)
+    return next(filter(None, (square(table, cell, baseline, alike) for cell in cells)), None)

@@ -39,6 +39,16 @@ def cite(evidence: str, documents: Mapping[str, Document]) -> Passage:
     return _page(evidence, document, int(part["page"])) if part["page"] else _span(evidence, document, part)
 
 
+def document_of(evidence: str) -> str:
+    """The id of the document that it names a part of, as far as one can tell without the documents.
+
+    >>> document_of("fox#p12"), document_of("fox@4-7"), document_of("fox")
+    ('fox', 'fox', 'fox')
+    """
+    part = PART.fullmatch(evidence)
+    return part["document"] if part else evidence
+
+
 def _page(evidence: str, document: Document, number: int) -> Passage:
     if not 1 <= number <= len(document.pages):
         has = f"pages 1 to {len(document.pages)}" if document.pages else "no pages"

@@ -4,6 +4,7 @@ Knows nothing of how any of it was computed or where it is shown.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from eval.effects import LEVERS, Effect
 from eval.folder import Results
@@ -11,6 +12,9 @@ from eval.headroom import Headroom
 from eval.verdict import ALPHA, Finding
 from eval.wording import counted, listed, p_value, percent, points, span
 from retrieval.stats import Estimate
+
+NAMED: Final = 3
+"""Combinations that a sentence names; the table marks them all."""
 
 
 def headline(finding: Finding | None) -> str:
@@ -76,6 +80,10 @@ def _finding(finding: Finding) -> str:
 def _thanks(finding: Finding) -> Iterator[str]:
     if finding.moved:
         yield f"What moved it: {listed([LEVERS[factor] for factor in finding.moved])}."
+    if finding.decision == "adopt" and len(finding.tied) > 1:
+        others = [row.combination for row in finding.tied if row.combination != finding.best.combination]
+        more = [f"{len(others) - NAMED} more"] if len(others) > NAMED else []
+        yield f"Not clearly worse on these questions: {listed([*others[:NAMED], *more])}."
     if finding.cheaper:
         share = finding.cheaper.tokens / finding.best.tokens
         yield f"{finding.cheaper.combination} cannot be told apart from it and takes {share:.0%} of its tokens."

@@ -9,12 +9,12 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from eval.folder import Results
 from eval.record import Record
-from retrieval.stats import Difference, holm, mean, paired, quantile
+from retrieval.stats import Difference, Estimate, holm, mean, paired, per, quantile, tied
 from serve.combination import GOLD, Combination
 
 ENOUGH_FOR_P95: Final = 59
@@ -54,6 +54,10 @@ class Row:
     tokens_per_correct: float
     latency_p50_s: float
     latency_p95_s: float
+    tokens_per_correct_ci_low: float
+    tokens_per_correct_ci_high: float
+    tied: bool | None = None
+    """Whether it cannot be told from the highest score; None for those that could not be chosen."""
     others: Mapping[str, float]
     """Means of the other scorers, one column each."""
 
@@ -66,12 +70,19 @@ class Row:
 def summarise(results: Results) -> tuple[Row, ...]:
     """The rows, best first, of equals the one with fewer tokens; then the oracle arms; then the cells with gaps."""
     compared = comparisons(results)
-    return tuple(sorted((_row(results, cell, compared.get(cell)) for cell in results.records), key=_place))
+    rows = sorted((_row(results, cell, compared.get(cell)) for cell in results.records), key=_place)
+    best = _best(results, ranked(rows))
+    return tuple(replace(row, tied=row.combination in best) if _group(row) == 0 else row for row in rows)
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
     """The rows that could be chosen: no gaps, no oracle."""
     return [row for row in rows if _group(row) == 0]
+
+
+def clusters(results: Results) -> dict[str, str]:
+    """What each example shares its luck with."""
+    return {example.id: example.cluster for example in results.examples}
 
 
 def scores(results: Results, cell: Combination) -> dict[str, float]:
@@ -81,9 +92,15 @@ def scores(results: Results, cell: Combination) -> dict[str, float]:
 
 def difference(results: Results, after: Combination, before: Combination) -> Difference:
     """One cell against another, on the questions that both were asked."""
-    ours, theirs = scores(results, after), scores(results, before)
+    ours, theirs, alike = scores(results, after), scores(results, before), clusters(results)
     common = [item for item in ours if item in theirs]
-    return paired([ours[item] for item in common], [theirs[item] for item in common])
+    return paired([ours[item] for item in common], [theirs[item] for item in common], [alike[item] for item in common])
+
+
+def score(results: Results, cell: Combination) -> Estimate:
+    """The mean primary score of one cell."""
+    found, alike = scores(results, cell), clusters(results)
+    return mean(list(found.values()), [alike[item] for item in found])
 
 
 def comparisons(results: Results) -> dict[Combination, Comparison]:
@@ -113,10 +130,18 @@ def cells(row: Row) -> dict[str, str]:
 
 
 COLUMNS: Final = tuple(field.name for field in fields(Row) if field.name != "others")
-DIGITS: Final = {"prompt_tokens": 1, "completion_tokens": 1, "tokens_per_correct": 1}
+DIGITS: Final = {
+    "prompt_tokens": 1,
+    "completion_tokens": 1,
+    "tokens_per_correct": 1,
+    "tokens_per_correct_ci_low": 1,
+    "tokens_per_correct_ci_high": 1,
+}
 
 
 def _shown(column: str, value: str | float | None) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if not isinstance(value, float) or math.isinf(value):
@@ -136,7 +161,7 @@ def _place(row: Row) -> tuple[int, float, float, str]:
 
 def _row(results: Results, cell: Combination, compared: Comparison | None) -> Row:
     records = list(results.records[cell].values())
-    score = mean(list(scores(results, cell).values()))
+    mean_score, price = score(results, cell), _tokens_per_correct(results, cell)
     change = compared.difference.estimate if compared else None
     seconds = [record.seconds for record in records]
     return Row(
@@ -147,18 +172,20 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
         n=len(records) + results.missing(cell),
         n_format_fail=_format_failures(results, records),
         n_infra=results.missing(cell),
-        score=score.value,
-        ci_low=score.low,
-        ci_high=score.high,
+        score=mean_score.value,
+        ci_low=mean_score.low,
+        ci_high=mean_score.high,
         delta=change.value if change else None,
         delta_ci_low=change.low if change else None,
         delta_ci_high=change.high if change else None,
         p_holm=compared.p_holm if compared else None,
         prompt_tokens=_mean([record.usage.prompt_tokens for record in records]),
         completion_tokens=_mean([record.usage.completion_tokens for record in records]),
-        tokens_per_correct=_tokens_per_correct(records, score.value * len(records)),
+        tokens_per_correct=price.value,
         latency_p50_s=quantile(seconds, 0.5),
         latency_p95_s=quantile(seconds, 0.95) if len(seconds) >= ENOUGH_FOR_P95 else math.nan,
+        tokens_per_correct_ci_low=price.low,
+        tokens_per_correct_ci_high=price.high,
         others={
             name: _mean([record.scores[name] for record in records])
             for name in results.config.task.scorers
@@ -173,9 +200,19 @@ def _format_failures(results: Results, records: Sequence[Record]) -> int:
     return sum(any(not record.scores[name] for name in names) for record in records)
 
 
-def _tokens_per_correct(records: Sequence[Record], right: float) -> float:
-    spent = sum(record.usage.prompt_tokens + record.usage.completion_tokens for record in records)
-    return spent / right if right else math.inf
+def _tokens_per_correct(results: Results, cell: Combination) -> Estimate:
+    found, alike = results.records[cell], clusters(results)
+    spent = [record.usage.prompt_tokens + record.usage.completion_tokens for record in found.values()]
+    return per(spent, list(scores(results, cell).values()), [alike[item] for item in found])
+
+
+def _best(results: Results, choices: Sequence[Row]) -> set[str]:
+    """The highest score and all that cannot be told from it."""
+    alike = clusters(results)
+    tables = [scores(results, Combination.parse(row.combination)) for row in choices]
+    best, *others = [[table[item] for item in alike] for table in tables] or [[]]
+    equal = [True, *tied(best, others, list(alike.values()))]
+    return {row.combination for row, same in zip(choices, equal, strict=False) if same}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from eval.gold import cite
+from eval.gold import cite, document_of
 from retrieval.documents import read_documents
 from retrieval.files import STRICT, FileError, read_jsonl, read_yaml
 from retrieval.passage import Passage, RetrievalError
@@ -28,7 +28,8 @@ class Example:
     evidence: tuple[str, ...] = ()
     """`doc`, `doc#p12` (a page) or `doc@120-480` (characters); empty when nobody has marked it."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """`slice` groups the report; `unanswerable` says that no document has the answer; strategies may read the rest."""
+    """`slice` groups the report; `cluster` names what makes examples alike; `unanswerable` says that no document has
+    the answer; strategies may read the rest."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -47,6 +48,16 @@ class Example:
     def slice(self) -> str:
         """The group it belongs to in the report."""
         return str(self.meta.get("slice", "all"))
+
+    @property
+    def cluster(self) -> str:
+        """What it shares its luck with: `meta.cluster` (a database, a template), or the document of its first evidence.
+
+        The first alone: were every document a link, questions over two documents would chain half a test set together.
+        """
+        if "cluster" in self.meta:
+            return f"cluster {self.meta['cluster']}"
+        return f"document {document_of(self.evidence[0])}" if self.evidence else f"example {self.id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,13 @@ lever is named when its own main effect is clear. Knows nothing of files, plots 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from eval.effects import LEVERS, Effect, Factor
 from eval.folder import Results
-from eval.summary import Comparison, Row, comparisons, difference, ranked
-from retrieval.stats import holm
+from eval.summary import Comparison, Row, comparisons, ranked
+from retrieval.stats import ALPHA as ALPHA
 from serve.combination import BASE, GOLD, NONE, Combination
-
-ALPHA: Final = 0.05
 
 Decision = Literal["adopt", "not decisive", "nothing helped", "incomplete"]
 Lever = Literal["prompt", "retrieval", "adapter", "combination"]
@@ -56,6 +54,8 @@ class Verdict:
     cost: Cost | None = None
     not_tested: tuple[str, ...]
     sentence: str
+    tied: tuple[str, ...] = ()
+    """The highest score and all that cannot be told from it: with these questions, the choice among them is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,8 @@ class Finding:
     """How many combinations were compared with the baseline."""
     moved: tuple[Factor, ...]
     """The factors that made the difference."""
+    tied: tuple[Row, ...]
+    """The highest score and all that cannot be told from it."""
     cheaper: Row | None
     """The cheapest of those that beat the baseline and cannot be told apart from the best; None when it is the best."""
 
@@ -90,7 +92,8 @@ def find(results: Results, rows: Sequence[Row], effects: Sequence[Effect]) -> Fi
         comparison=comparison,
         family=len(others),
         moved=_moved(best, results.baseline, effects) if decision == "adopt" else (),
-        cheaper=_cheaper(results, others) if decision == "adopt" else None,
+        tied=tuple(row for row in ranked(rows) if row.tied),
+        cheaper=_cheaper(others) if decision == "adopt" else None,
     )
 
 
@@ -117,6 +120,7 @@ def verdict_of(results: Results, finding: Finding | None, sentence: str) -> Verd
         ),
         not_tested=untested,
         sentence=sentence,
+        tied=tuple(row.combination for row in finding.tied),
     )
 
 
@@ -155,11 +159,9 @@ def _lever(moved: Sequence[Factor]) -> Lever | None:
     return LEVERS[moved[0]] if len(moved) == 1 else "combination"
 
 
-def _cheaper(results: Results, others: Sequence[Row]) -> Row | None:
+def _cheaper(others: Sequence[Row]) -> Row | None:
     """Whether a tenth of the tokens or more can be saved at a score that is not provably worse."""
     best, *rest = others
     better = [row for row in rest if (row.p_holm or 0) < ALPHA and (row.delta or 0) > 0]
-    top = Combination.parse(best.combination)
-    worse = holm([difference(results, top, Combination.parse(row.combination)).p for row in better])
-    tied = [row for row, p in zip(better, worse, strict=True) if p >= ALPHA and row.tokens < 0.9 * best.tokens]
+    tied = [row for row in better if row.tied and row.tokens < 0.9 * best.tokens]
     return min(tied, key=lambda row: row.tokens, default=None)

@@ -10,9 +10,10 @@ import pytest
 
 from eval.__main__ import main
 from eval.analysis import Analysis, analyse
-from eval.effects import main_effects, square
+from eval.effects import interactions, main_effects, square
 from eval.folder import Results
-from eval.summary import ENOUGH_FOR_P95, cells, scores, summarise, to_csv
+from eval.summary import ENOUGH_FOR_P95, Row, cells, scores, summarise, to_csv
+from eval.task import Example
 from eval.verdict import Verdict
 from serve.combination import BASE, GOLD, NONE, Combination
 from tests.eval_simulation import Chance, grid_of, simulate
@@ -93,7 +94,7 @@ def test_main_effects_cover_what_was_planted() -> None:
         table = {cell: scores(results, cell) for cell in results.records if cell.retriever != GOLD}
         covered += [
             effect.estimate.low <= planted_effects[effect.factor] <= effect.estimate.high
-            for effect in main_effects(table, BASELINE)
+            for effect in main_effects(table, BASELINE, {})
         ]
 
     assert sum(covered) / len(covered) >= 0.85
@@ -105,12 +106,65 @@ def test_a_main_effect_is_the_mean_over_everything_else_paired_by_item() -> None
         zip(grid, [{"x": 0.0, "y": 0.0}, {"x": 0.0, "y": 1.0}, {"x": 1.0, "y": 0.0}, {"x": 0.0, "y": 1.0}], strict=True)
     )
 
-    effects = {(one.factor, one.level): one.estimate.value for one in main_effects(table, grid[0])}
-    quarter = square(table, grid[3], grid[0])
+    effects = {(one.factor, one.level): one.estimate.value for one in main_effects(table, grid[0], {})}
+    quarter = square(table, grid[3], grid[0], {})
 
     assert effects == {("retriever", "dense"): pytest.approx(0.25), ("adapter", "tuned"): pytest.approx(0.25)}
     assert quarter is not None
     assert quarter.interaction.value == pytest.approx(-0.5)
+
+
+def test_interactions_are_found_where_the_grid_is_crossed_and_only_there() -> None:
+    grid = [Combination(a, r, s) for a in ("base", "tuned") for r in ("none", "dense") for s in ("direct", "brief")]
+    # Right only where adapter and retriever are both on: each alone does nothing.
+    table = {cell: {item: float(cell.adapter != BASE and cell.retriever != NONE) for item in "wxyz"} for cell in grid}
+
+    found = {one.levels: one.estimate.value for one in interactions(table, grid[0], {})}
+    without = {cell: row for cell, row in table.items() if cell != Combination("tuned", "dense", "brief")}
+    partly = {one.levels for one in interactions(without, grid[0], {})}
+
+    assert found == {("brief", "dense"): 0.0, ("brief", "tuned"): 0.0, ("dense", "tuned"): 1.0}
+    assert partly == set(found), "one square is left of each"
+    assert interactions({cell: table[cell] for cell in grid[:3]}, grid[0], {}) == ()
+    assert [one.factors for one in interactions({cell: table[cell] for cell in grid[:4]}, grid[0], {})] == [
+        ("strategy", "retriever")
+    ]
+
+
+def test_questions_on_one_document_count_as_one_cluster() -> None:
+    one = Example(id="q", question="?", answers=("a",), evidence=("fox#p2", "hen"))
+
+    assert one.cluster == replace(one, id="r", evidence=("fox@3-9",)).cluster
+    assert one.cluster != replace(one, evidence=("hen",)).cluster
+    assert replace(one, meta={"cluster": "db7"}).cluster == replace(one, evidence=(), meta={"cluster": "db7"}).cluster
+    assert replace(one, evidence=()).cluster != replace(one, id="r", evidence=()).cluster
+
+
+def test_clusters_make_the_verdict_more_careful() -> None:
+    alone = simulate(GRID, chances(adapter=0.2), 60, 1)
+    pages = tuple(replace(one, meta={"cluster": n // 15}) for n, one in enumerate(alone.examples))
+    clustered = replace(alone, examples=pages)
+
+    sure, careful = analyse(alone), analyse(clustered)
+
+    assert (sure.verdict.decision, careful.verdict.decision) == ("adopt", "not decisive")
+    for one, other in zip(_by_name(sure), _by_name(careful), strict=True):
+        assert other.ci_high - other.ci_low > one.ci_high - one.ci_low
+
+
+def test_the_tied_are_marked_in_table_and_verdict_and_said() -> None:
+    analysis = found(chances(adapter=0.4), n=200)
+
+    marked = {row.combination: row.tied for row in analysis.rows}
+    assert set(analysis.verdict.tied) == {name for name, tied in marked.items() if tied}
+    assert {name.partition(":")[0] for name in analysis.verdict.tied} == {"tuned"}
+    assert all(marked[row.combination] is None for row in analysis.rows if row.retriever == GOLD)
+    assert {cells(row)["tied"] for row in analysis.rows} == {"yes", "no", ""}
+    assert "Not clearly worse on these questions: " in analysis.verdict.sentence
+
+
+def _by_name(analysis: Analysis) -> list[Row]:
+    return sorted(analysis.rows, key=lambda row: row.combination)
 
 
 def test_what_hurts_is_said() -> None:
@@ -204,7 +258,8 @@ def test_the_table_has_the_agreed_columns_and_its_figures_are_right() -> None:
     base = rows[str(BASELINE)]
     assert ",".join(base) == (
         "combination,strategy,retriever,adapter,n,n_format_fail,n_infra,score,ci_low,ci_high,delta,delta_ci_low,"
-        "delta_ci_high,p_holm,prompt_tokens,completion_tokens,tokens_per_correct,latency_p50_s,latency_p95_s,format"
+        "delta_ci_high,p_holm,prompt_tokens,completion_tokens,tokens_per_correct,latency_p50_s,latency_p95_s,"
+        "tokens_per_correct_ci_low,tokens_per_correct_ci_high,tied,format"
     )
     assert (base["delta"], base["p_holm"]) == ("", "")
     assert float(base["score"]) == pytest.approx(right / 80, abs=1e-4)

@@ -297,7 +297,9 @@ def test_k_holds_for_every_kind_of_search_over_an_index(world: Path, capsys: pyt
     assert {row["k"] for row in found["retrievers"].values()} == {2}
 
 
-@pytest.mark.parametrize("module", ["metrics", "ranking", "stats", "chunking", "vectors", "gpu", "grid", "worked"])
+@pytest.mark.parametrize(
+    "module", ["metrics", "ranking", "stats", "power", "chunking", "vectors", "gpu", "grid", "worked"]
+)
 def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"retrieval.{module}"), optionflags=doctest.ELLIPSIS)
 
