@@ -6,11 +6,13 @@ Knows nothing of how they are shown.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eval.blame import blame
 from eval.effects import Effect, Scores, Square, main_effects, square
 from eval.folder import Results
 from eval.headroom import Headroom, find_headroom
 from eval.sentences import headline, next_step, sentences
 from eval.summary import Row, ranked, scores, summarise
+from eval.tally import Blamed, Tally, tallies, weakest
 from eval.verdict import Verdict, find, verdict_of
 from serve.combination import Combination
 
@@ -24,6 +26,10 @@ class Analysis:
     effects: tuple[Effect, ...]
     square: Square | None
     headroom: Headroom | None
+    blamed: Blamed
+    """The leaf of every answer."""
+    tallies: tuple[Tally, ...]
+    """The same, counted, in the order of the rows."""
     verdict: Verdict
     headline: str
     said: tuple[str, ...]
@@ -39,17 +45,21 @@ def analyse(results: Results) -> Analysis:
     effects = main_effects(table, results.baseline)
     room = find_headroom(results, rows)
     finding = find(results, rows, effects)
-    said = sentences(results, finding, effects, room)
+    blamed = blame(results)
+    fault = weakest(results, rows, blamed)
+    said = sentences(results, finding, effects, room, fault)
     return Analysis(
         results=results,
         rows=rows,
         effects=effects,
         square=_square(table, cells, results.baseline),
         headroom=room,
-        verdict=verdict_of(results, finding, " ".join(said)),
+        blamed=blamed,
+        tallies=tallies(rows, blamed),
+        verdict=verdict_of(results, finding, fault, " ".join(said)),
         headline=headline(finding),
         said=said,
-        next_step=next_step(results, finding, room),
+        next_step=next_step(results, finding, room, fault),
     )
 
 

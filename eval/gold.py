@@ -1,16 +1,39 @@
-"""The oracle arm: a retriever that finds exactly the marked evidence; what is still wrong then is not its fault.
+"""The oracle arms: retrievers that find the marked evidence; what is still wrong then is not their fault.
 
-Knows nothing of models, scores or indexes; it is never ranked and never served.
+`gold` finds it and nothing else, `gold-NAME` finds it among passages of the stack's retriever NAME that are no evidence, as it
+would stand in a real prompt. Knows nothing of models, scores or indexes; they are never ranked and never served.
 """
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from retrieval.passage import Document, Hit, Passage, Query
+from serve.combination import GOLD
 
 PART: Final = re.compile(r"(?P<document>.+)(#p(?P<page>\d+)|@(?P<start>\d+)-(?P<end>\d+))")
+AMONG: Final = f"{GOLD}-"
+"""Begins the name of the oracle arm in company; the rest of it is a retriever of the stack."""
+
+
+def is_oracle(retriever: str) -> bool:
+    """Whether a retriever of this name is made from the test set.
+
+    >>> [is_oracle(name) for name in ("gold", "gold-hybrid", "hybrid", "golden")]
+    [True, True, False, False]
+    """
+    return retriever == GOLD or retriever.startswith(AMONG)
+
+
+def searched(retriever: str) -> str:
+    """The retriever that is really searched: for the oracle arm in company, the one whose passages are its company.
+
+    >>> searched("gold-hybrid"), searched("hybrid"), searched("gold")
+    ('hybrid', 'hybrid', 'gold')
+    """
+    return retriever.removeprefix(AMONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +45,30 @@ class GoldRetriever:
     async def search(self, query: Query) -> tuple[Hit, ...]:
         """The evidence; equal scores, because nothing was weighed."""
         return tuple(Hit(passage, score=1.0, rank=rank) for rank, passage in enumerate(self.evidence, start=1))
+
+
+@dataclass(frozen=True, slots=True)
+class CrowdedRetriever:
+    """Finds the evidence of one example among the best passages of a retriever that are none of it.
+
+    As many in all as that retriever finds, and at least one stranger. Their order is that of a hash, the same on every
+    day and fair to every place: evidence that always came first would be easier to read than it is in life.
+    """
+
+    evidence: tuple[Passage, ...]
+    find: Callable[[Query], Awaitable[tuple[Hit, ...]]]
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        """The evidence and its company; equal scores, because the order means nothing."""
+        found = await self.find(query)
+        strangers = [hit.passage for hit in found if not any(_overlap(hit.passage, one) for one in self.evidence)]
+        crowd = [*self.evidence, *strangers[: max(1, len(found) - len(self.evidence))]]
+        crowd.sort(key=lambda passage: hashlib.sha256(f"{query.text}\n{passage.id}".encode()).digest())
+        return tuple(Hit(passage, score=1.0, rank=rank) for rank, passage in enumerate(crowd, start=1))
+
+
+def _overlap(one: Passage, other: Passage) -> bool:
+    return one.document == other.document and one.start < other.end and other.start < one.end
 
 
 def cite(evidence: str, documents: Mapping[str, Document]) -> Passage:

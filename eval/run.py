@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from eval.folder import Results, load_results, locked, planned, prepare
-from eval.gold import GoldRetriever
-from eval.grid import Grid
+from eval.gold import CrowdedRetriever, GoldRetriever, is_oracle, searched
+from eval.grid import Grid, searches
 from eval.record import Failure, Journal, RunError, record_of
 from eval.scorers import build
 from eval.shown import refuse_test_questions
@@ -63,7 +64,7 @@ def pending(results: Results) -> list[Job]:
 
 def _ask_all(grid: Grid, results: Results, jobs: list[Job], folder: Path) -> None:
     """Open what the jobs need, cheapest first, so that a missing index is said before an engine is started."""
-    stack = grid.stack.only(cell for cell, _ in jobs)
+    stack = grid.stack.only(searches(cell for cell, _ in jobs))
     open_all(stack)
     with ExitStack() as stay:
         records = stay.enter_context(Journal(folder / "records.jsonl"))
@@ -110,16 +111,20 @@ class _Desk:
 
     async def _ask(self, cell: Combination, example: Example) -> None:
         query = Query(example.question, meta=example.meta)
-        answer = await self._pipeline.ask(cell, query, retriever=self._gold(cell, example))
+        answer = await self._pipeline.ask(cell, query, retriever=self._oracle(cell, example))
         shown = shown_in(answer.messages)
         scores = {name: score(example, answer.text, shown) for name, score in self._scorers.items()}
         self._records.append(record_of(example.id, cell, answer, scores))
         self._unavailable = 0
 
-    def _gold(self, cell: Combination, example: Example) -> Retriever | None:
-        if cell.retriever != GOLD:
+    def _oracle(self, cell: Combination, example: Example) -> Retriever | None:
+        """What stands in for the stack's retriever, where only the test set can make it."""
+        if not is_oracle(cell.retriever):
             return None
-        return GoldRetriever(tuple(self._task.evidence[place] for place in example.evidence))
+        evidence = tuple(self._task.evidence[place] for place in example.evidence)
+        if cell.retriever == GOLD:
+            return GoldRetriever(evidence)
+        return CrowdedRetriever(evidence, partial(self._pipeline.search, searched(cell.retriever)))
 
     def _fail(self, cell: Combination, example: Example, error: ServeError) -> None:
         """Note it and go on, unless the engine seems gone: then every further question would only wait to fail."""

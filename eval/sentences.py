@@ -5,9 +5,11 @@ Knows nothing of how any of it was computed or where it is shown.
 
 from collections.abc import Iterator, Sequence
 
+from eval.blame import FAULTS
 from eval.effects import LEVERS, Effect
 from eval.folder import Results
 from eval.headroom import Headroom
+from eval.tally import Weakest
 from eval.verdict import ALPHA, Finding
 from eval.wording import counted, listed, p_value, percent, points, span
 from retrieval.stats import Estimate
@@ -24,26 +26,36 @@ def headline(finding: Finding | None) -> str:
 
 
 def sentences(
-    results: Results, finding: Finding | None, effects: Sequence[Effect], room: Headroom | None
+    results: Results,
+    finding: Finding | None,
+    effects: Sequence[Effect],
+    room: Headroom | None,
+    fault: Weakest | None,
 ) -> tuple[str, ...]:
     """The verdict in full, the finding first."""
     if finding is None:
-        return tuple(_gaps(results)) or ("There is nothing to compare: the grid has one combination.",)
-    return (_finding(finding), *_thanks(finding), *_harm(effects), *_axes(room), *_gaps(results))
+        alone = tuple(_gaps(results)) or ("There is nothing to compare: the grid has one combination.",)
+        return (*alone, *_blame(fault))
+    return (_finding(finding), *_thanks(finding), *_harm(effects), *_axes(room), *_blame(fault), *_gaps(results))
 
 
-def next_step(results: Results, finding: Finding | None, room: Headroom | None) -> str:
+def next_step(results: Results, finding: Finding | None, room: Headroom | None, fault: Weakest | None) -> str:
     """One line: where the larger part of the remaining loss lies."""
     if any(map(results.missing, results.records)):
         return "Run the same command again: it asks only for what is missing."
     if finding is None:
         return "Add a second adapter, retriever or strategy to the grid, to compare with the first."
+    if fault is None:
+        return "Nothing is left to win on these questions; ask harder ones."
+    share = f"{fault.n} of {counted(fault.wrong, 'wrong answer')} of {fault.combination}"
+    if fault.fault == "form":
+        return f"The form of answers (prompt or adapter): it is all that is wrong with {share}."
+    if fault.fault == "test set":
+        return f"The test set: with {share}, every other combination is wrong too. Read those questions first."
     if room is None:
         return "Add `gold` to the grid's retrievers: it shows whether knowledge or behaviour is what is missing."
     missing_knowledge, missing_behaviour = room.knowledge.estimate.value, 1 - room.ceiling.value
-    if missing_knowledge <= 0 and missing_behaviour <= 0:
-        return "Nothing is left to win on these questions; ask harder ones."
-    if missing_knowledge > missing_behaviour:
+    if fault.fault == "retrieval" or (fault.fault == "unknown" and missing_knowledge > missing_behaviour):
         return f"Better retrieval: the marked evidence would bring {room.top} {points(missing_knowledge)} points."
     return (
         f"Behaviour (prompt or adapter): even with the marked evidence {room.top.adapter}:{room.top.strategy} loses "
@@ -105,6 +117,16 @@ def _axes(room: Headroom | None) -> Iterator[str]:
             f"With that evidence, the adapter {room.adapter} differs from the base model by "
             f"{_gain(room.behaviour.estimate)}: that part is behaviour, not knowledge."
         )
+
+
+def _blame(fault: Weakest | None) -> Iterator[str]:
+    if fault is None:
+        return
+    low, high = (percent(bound) for bound in fault.ci)
+    yield (
+        f"Of {counted(fault.wrong, 'question')} that {fault.combination} does not get right, {fault.n} "
+        f"({percent(fault.n / fault.wrong)}, 95% interval {low} to {high}) come down to this: {FAULTS[fault.fault]}."
+    )
 
 
 def _gain(estimate: Estimate) -> str:
