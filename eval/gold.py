@@ -1,7 +1,7 @@
 """The oracle arms: retrievers that find the marked evidence; what is still wrong then is not their fault.
 
-`gold` finds it and nothing else, `gold-NAME` finds it among passages of the stack's retriever NAME that are no evidence, as it
-would stand in a real prompt. Knows nothing of models, scores or indexes; they are never ranked and never served.
+`gold` finds it and nothing else, `gold-NAME` finds it among passages of the stack's retriever NAME that are none of it,
+as it would stand in a real prompt. Knows nothing of models or scores; both are never ranked and never served.
 """
 
 import hashlib

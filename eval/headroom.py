@@ -5,9 +5,10 @@ retrieval can bring; what is wrong even with it is behaviour, which a prompt or 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eval.folder import Results
+from eval.gold import AMONG
 from eval.summary import Row, difference, ranked, scores
 from retrieval.stats import Difference, Estimate, mean
 from serve.combination import BASE, GOLD, Combination
@@ -24,6 +25,10 @@ class Headroom:
     """The oracle's score: what is missing above it, no retrieval can add."""
     knowledge: Difference
     """The oracle against the top: what perfect retrieval would add."""
+    crowd: Combination | None
+    """The same, with the evidence among passages of a retriever, if the grid has that arm."""
+    company: Difference | None
+    """That against the oracle: what other passages around the evidence cost."""
     adapter: str | None
     """The best adapter under the oracle."""
     behaviour: Difference | None
@@ -44,12 +49,23 @@ def find_headroom(results: Results, rows: Sequence[Row]) -> Headroom | None:
     }
     if top.adapter not in oracles:
         return None
+    crowd = _crowd(top, [Combination.parse(row.combination) for row in rows if not row.n_infra])
     adapter = next((name for name in oracles if name != BASE), None)
     return Headroom(
         top=top,
         oracle=oracles[top.adapter],
         ceiling=mean(list(scores(results, oracles[top.adapter]).values())),
         knowledge=difference(results, oracles[top.adapter], top),
+        crowd=crowd,
+        company=difference(results, crowd, oracles[top.adapter]) if crowd else None,
         adapter=adapter,
         behaviour=difference(results, oracles[adapter], oracles[BASE]) if adapter and BASE in oracles else None,
     )
+
+
+def _crowd(top: Combination, cells: Sequence[Combination]) -> Combination | None:
+    """The oracle arm in company: of several, the one whose company is what the top itself finds."""
+    crowds = [
+        cell for cell in cells if cell == replace(top, retriever=cell.retriever) and cell.retriever.startswith(AMONG)
+    ]
+    return min(crowds, key=lambda cell: cell.retriever != AMONG + top.retriever, default=None)

@@ -28,7 +28,7 @@ from serve.chat import ServeError, Unavailable
 from serve.combination import GOLD, Combination
 from serve.engine import Engine
 from serve.opened import open_all
-from serve.pipeline import Pipeline, probe_adapters
+from serve.pipeline import NO_EFFECT, Pipeline, dead_adapters
 from serve.strategies import shown_in
 
 Job = tuple[Combination, Example]
@@ -87,19 +87,27 @@ class _Desk:
         self._records = records
         self._failures = failures
         self._unavailable = 0
+        self._dead: dict[str, str] = {}
 
     async def serve(self, jobs: list[Job]) -> None:
         """Keep as many questions in flight as the grid allows until none is left."""
         queue = iter(jobs)
         with tqdm(total=len(jobs), unit=" answers", desc="asking", disable=None) as bar:
             async with self._pipeline:
-                await probe_adapters(self._pipeline)
+                await self._probe()
                 try:
                     async with asyncio.TaskGroup() as group:
                         for _ in range(min(self._workers, len(jobs))):
                             group.create_task(self._work(queue, bar))
                 except ExceptionGroup as several:
                     raise several.exceptions[0] from None
+
+    async def _probe(self) -> None:
+        """An adapter that changes nothing fails its own combinations, and loudly: the others can still be asked."""
+        stack = self._pipeline.stack
+        for name in await dead_adapters(self._pipeline):
+            self._dead[name] = f"{stack.where('adapters', name)}: {name} {NO_EFFECT}"
+            log.error("%s Its combinations are not asked.", self._dead[name])
 
     async def _work(self, queue: Iterator[Job], bar: "tqdm[None]") -> None:
         for cell, example in queue:
@@ -110,6 +118,8 @@ class _Desk:
             bar.update()
 
     async def _ask(self, cell: Combination, example: Example) -> None:
+        if cell.adapter in self._dead:
+            raise ServeError(self._dead[cell.adapter])
         query = Query(example.question, meta=example.meta)
         answer = await self._pipeline.ask(cell, query, retriever=self._oracle(cell, example))
         shown = shown_in(answer.messages)

@@ -56,11 +56,16 @@ def next_step(results: Results, finding: Finding | None, room: Headroom | None, 
         return "Add `gold` to the grid's retrievers: it shows whether knowledge or behaviour is what is missing."
     missing_knowledge, missing_behaviour = room.knowledge.estimate.value, 1 - room.ceiling.value
     if fault.fault == "retrieval" or (fault.fault == "unknown" and missing_knowledge > missing_behaviour):
-        return f"Better retrieval: the marked evidence would bring {room.top} {points(missing_knowledge)} points."
-    return (
-        f"Behaviour (prompt or adapter): even with the marked evidence {room.top.adapter}:{room.top.strategy} loses "
-        f"{percent(missing_behaviour)}."
-    )
+        lever, left = (
+            "Better retrieval",
+            f"the marked evidence would bring {room.top} {points(missing_knowledge)} points",
+        )
+    else:
+        way = f"{room.top.adapter}:{room.top.strategy}"
+        lever = "Behaviour (prompt or adapter)"
+        left = f"even with the marked evidence alone {way} loses {percent(missing_behaviour)}"
+    blamed = "" if fault.fault == "unknown" else f"it is what is wrong with {share}; "
+    return f"{lever}: {blamed}{left}."
 
 
 def _finding(finding: Finding) -> str:
@@ -109,9 +114,14 @@ def _axes(room: Headroom | None) -> Iterator[str]:
     knowledge = room.knowledge.estimate
     more = "could still bring" if knowledge.low > 0 else "has little left to bring:"
     yield (
-        f"With the marked evidence in its prompt instead of what is retrieved, {room.top} would score "
+        f"With the marked evidence and nothing else in its prompt instead of what is retrieved, {room.top} would score "
         f"{percent(room.ceiling.value)}, so better retrieval {more} {_gain(knowledge)}."
     )
+    if room.crowd and room.company:
+        yield (
+            f"With that evidence among other passages ({room.crowd.retriever}) the score changes by "
+            f"{_gain(room.company.estimate)}: that part is not a matter of finding it."
+        )
     if room.behaviour and room.adapter:
         yield (
             f"With that evidence, the adapter {room.adapter} differs from the base model by "
@@ -127,6 +137,8 @@ def _blame(fault: Weakest | None) -> Iterator[str]:
         f"Of {counted(fault.wrong, 'question')} that {fault.combination} does not get right, {fault.n} "
         f"({percent(fault.n / fault.wrong)}, 95% interval {low} to {high}) come down to this: {FAULTS[fault.fault]}."
     )
+    if rest := [f"{name} {n}" for name, n in fault.faults.items() if name != fault.fault]:
+        yield f"The others: {listed(rest)}."
 
 
 def _gain(estimate: Estimate) -> str:

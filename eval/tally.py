@@ -55,6 +55,8 @@ class Weakest:
     """Answers that are wrong or missing, whoever is to blame."""
     ci: tuple[float, float]
     """Of the share of the first in the second."""
+    faults: Mapping[Fault, int]
+    """All of the second, by fault."""
 
 
 def tally(combination: str, leaves: Leaves) -> Tally:
@@ -97,7 +99,14 @@ def weakest(results: Results, rows: Sequence[Row], blamed: Blamed) -> Weakest | 
         return None
     fault: Fault = "run" if counted["run"] else max(counted, key=counted.__getitem__)
     share = wilson(counted[fault], wrong)
-    return Weakest(combination=str(cell), fault=fault, n=counted[fault], wrong=wrong, ci=(share.low, share.high))
+    return Weakest(
+        combination=str(cell),
+        fault=fault,
+        n=counted[fault],
+        wrong=wrong,
+        ci=(share.low, share.high),
+        faults=dict(counted),
+    )
 
 
 def to_csv(tallied: Sequence[Tally]) -> str:
