@@ -48,7 +48,7 @@ FAULTS: Final[Mapping[Fault, str]] = {
     "retrieval": "the evidence was not in the prompt, and with it the answer is right",
     "reading": "the answer does not follow from what the prompt says",
     "test set": "no combination ever gets it right: too hard for all of them, or wrongly marked",
-    "unknown": "the arms that were run cannot tell",
+    "unknown": "nobody can tell, because an arm was not run or the evidence is not marked exactly",
 }
 """What a wrong answer is the fault of; of equals the first is named."""
 

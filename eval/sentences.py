@@ -47,7 +47,7 @@ def next_step(results: Results, finding: Finding | None, room: Headroom | None, 
         return "Add a second adapter, retriever or strategy to the grid, to compare with the first."
     if fault is None:
         return "Nothing is left to win on these questions; ask harder ones."
-    share = f"{fault.n} of {counted(fault.wrong, 'wrong answer')} of {fault.combination}"
+    share = f"{fault.n} of the {fault.wrong} wrong answers of {fault.combination}"
     if fault.fault == "form":
         return f"The form of answers (prompt or adapter): it is all that is wrong with {share}."
     if fault.fault == "test set":
@@ -134,8 +134,8 @@ def _blame(fault: Weakest | None) -> Iterator[str]:
         return
     low, high = (percent(bound) for bound in fault.ci)
     yield (
-        f"Of {counted(fault.wrong, 'question')} that {fault.combination} does not get right, {fault.n} "
-        f"({percent(fault.n / fault.wrong)}, 95% interval {low} to {high}) come down to this: {FAULTS[fault.fault]}."
+        f"{fault.combination} does not get {counted(fault.wrong, 'question')} right, {fault.n} of them "
+        f"({percent(fault.n / fault.wrong)}, 95% interval {low} to {high}) for this reason: {FAULTS[fault.fault]}."
     )
     if rest := [f"{name} {n}" for name, n in fault.faults.items() if name != fault.fault]:
         yield f"The others: {listed(rest)}."

@@ -14,7 +14,7 @@ from eval.blame import MEANING, WRONG, Fault, Leaf, Leaves, faults
 from eval.folder import Results
 from eval.summary import Row, ranked
 from retrieval.stats import Estimate, wilson
-from serve.combination import Combination
+from serve.combination import NONE, Combination
 
 Blamed = Mapping[Combination, Leaves]
 
@@ -52,7 +52,7 @@ class Weakest:
     n: int
     """Answers that are its fault."""
     wrong: int
-    """Answers that are wrong or missing, whoever is to blame."""
+    """Questions that it does not get right, whoever is to blame."""
     ci: tuple[float, float]
     """Of the share of the first in the second."""
     faults: Mapping[Fault, int]
@@ -88,15 +88,19 @@ def by_slice(results: Results, leaves: Leaves) -> tuple[Tally, ...]:
 def weakest(results: Results, rows: Sequence[Row], blamed: Blamed) -> Weakest | None:
     """The heaviest fault of the best combination; while answers are missing, of the one that misses most, the run.
 
-    None when nothing is wrong.
+    None when nothing is wrong. Where the best one does not search, the best of those that do is looked at: of one that
+    does not, only the evidence it never had could be said.
     """
     gaps = max(results.records, key=results.missing)
     choices = ranked(rows)
-    cell = gaps if results.missing(gaps) or not choices else Combination.parse(choices[0].combination)
+    if results.missing(gaps) or not choices:
+        cell = gaps
+    elif not faults(blamed[Combination.parse(choices[0].combination)]):
+        return None
+    else:
+        cell = Combination.parse(min(choices, key=lambda row: row.retriever == NONE).combination)
     counted = faults(blamed[cell])
     wrong = counted.total()
-    if not wrong:
-        return None
     fault: Fault = "run" if counted["run"] else max(counted, key=counted.__getitem__)
     share = wilson(counted[fault], wrong)
     return Weakest(

@@ -1,0 +1,350 @@
+"""One thing is broken in each world, and the blame falls on that thing: through the whole program, and leaf by leaf."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eval.__main__ import main
+from eval.blame import FAULTS, MEANING, RIGHT, WRONG, Leaf, Seen, blame, leaf, untold
+from eval.evidence import in_prompt
+from eval.folder import Results, load_results
+from eval.gold import CrowdedRetriever
+from eval.record import Record, Source
+from eval.task import Example
+from retrieval.build import build
+from retrieval.manifest import BuildSettings
+from retrieval.passage import Document, Hit, Passage, Query
+from serve.chat import Message, Usage
+from serve.combination import Combination
+from serve.strategies import user_turn
+from tests.eval_simulation import grid_of, simulate
+from tests.eval_stub import Stub, serving
+from tests.planted_worlds import (
+    N,
+    Reader,
+    blind,
+    bold,
+    careful,
+    cargo,
+    chatty,
+    documents,
+    example,
+    fact,
+    hasty,
+    learned,
+    nowhere,
+    speaking,
+    timid,
+    write_world,
+)
+from tests.tiny_search import make_embedder
+
+NAMED_RIGHT = 0.95
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ships")
+    pages = [Document(id=one["_id"], title=one["title"], text=one["text"]) for one in documents()]
+    build(pages, folder / "index", BuildSettings(embedder=str(make_embedder(folder / "embedder")), language="none"))
+    return folder / "index"
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with serving(Stub(speaking(careful))) as running:
+        yield running
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed calls are tried again without waiting."""
+    monkeypatch.setattr("serve.upstream.BACK_OFF", (0.0,))
+
+
+class World:
+    """A run of a planted world, read back."""
+
+    def __init__(self, out: Path) -> None:
+        self.results: Results = load_results(out)
+        self.leaves = blame(self.results)
+        self.verdict: dict[str, Any] = json.loads((out / "verdict.json").read_text())
+        self.rows = list(csv.DictReader((out / "blame.csv").open()))
+        self.page = (out / "report.html").read_text()
+
+    def told(self, retriever: str, items: set[str]) -> list[Leaf]:
+        """The leaves of these items."""
+        leaves = self.leaves[Combination("base", retriever, "direct")]
+        return [leaves[item] for item in items]
+
+    def share(self, retriever: str, items: set[str], wanted: Leaf) -> float:
+        """Of these items, how many this leaf takes."""
+        return self.told(retriever, items).count(wanted) / len(items)
+
+
+def run(folder: Path, stub: Stub, index: Path, retriever: str = "lexical", rows: list[Any] | None = None) -> World:
+    grid = write_world(folder / "world", stub.url, index, retriever, rows or [example(i) for i in range(N)])
+    main(["run", str(grid), "--out", str(folder / "out")])
+    return World(folder / "out")
+
+
+def test_nothing_broken_nobody_blamed(stub: Stub, index: Path, tmp_path: Path) -> None:
+    world = run(tmp_path, stub, index)
+
+    assert world.share("lexical", {one.id for one in world.results.examples}, "from evidence") >= NAMED_RIGHT
+    assert world.share("gold-lexical", {one.id for one in world.results.examples}, "from evidence") >= NAMED_RIGHT
+    assert world.share("none", {one.id for one in world.results.examples}, "retrieval") >= NAMED_RIGHT
+
+
+def test_broken_retrieval_is_named(stub: Stub, index: Path, tmp_path: Path) -> None:
+    world = run(tmp_path, stub, index, "random")
+    prompts = world.results.records[Combination("base", "random", "direct")]
+    lucky = {f"ship{i:03d}" for i in range(N) if fact(i) in prompts[f"ship{i:03d}"].prompt[-1].content}
+
+    assert len(lucky) < N / 10
+    assert world.share("random", prompts.keys() - lucky, "retrieval") >= NAMED_RIGHT
+    assert "retrieval" not in world.told("random", lucky)
+    assert world.verdict["blame"]["fault"] == "retrieval"
+    assert "<b>Next.</b> Better retrieval" in world.page
+
+
+@pytest.mark.parametrize(
+    ("reader", "wanted", "fault"),
+    [(chatty, "form", "form"), (blind, "behaviour", "reading"), (hasty, "context", "reading")],
+)
+def test_what_the_reader_breaks_is_named(
+    reader: Reader, wanted: Leaf, fault: str, stub: Stub, index: Path, tmp_path: Path
+) -> None:
+    stub.say = speaking(reader)
+    world = run(tmp_path, stub, index)
+
+    assert world.share("lexical", {one.id for one in world.results.examples}, wanted) >= NAMED_RIGHT
+    assert world.verdict["blame"]["fault"] == fault
+    assert f"<b>Next.</b> {'The form' if fault == 'form' else 'Behaviour'}" in world.page
+
+
+def test_what_is_known_by_heart_is_not_retrievals_merit(stub: Stub, index: Path, tmp_path: Path) -> None:
+    stub.say = speaking(learned, slips=0.0)
+    world = run(tmp_path, stub, index, "random")
+
+    assert Counter(world.leaves[Combination("base", "random", "direct")].values())["by heart"] >= NAMED_RIGHT * N
+    assert world.verdict["blame"] is None
+    assert "<b>Next.</b> Nothing is left to win" in world.page
+
+
+def test_who_says_unknown_with_the_answer_before_his_eyes_is_overcautious(
+    stub: Stub, index: Path, tmp_path: Path
+) -> None:
+    stub.say = speaking(timid)
+    rows = [example(i) for i in range(N)] + [nowhere(i) for i in range(20)]
+    world = run(tmp_path, stub, index, rows=rows)
+
+    assert world.share("lexical", {f"ship{i:03d}" for i in range(N)}, "overcautious") >= NAMED_RIGHT
+    assert world.share("lexical", {f"wreck{i:03d}" for i in range(20)}, "abstained") >= NAMED_RIGHT
+    assert world.verdict["blame"]["fault"] == "reading"
+
+
+def test_unanswerable_questions_have_leaves_of_their_own(stub: Stub, index: Path, tmp_path: Path) -> None:
+    stub.say = speaking(bold)
+    rows = [example(i) for i in range(N)] + [nowhere(i) for i in range(20)]
+    world = run(tmp_path, stub, index, rows=rows)
+    wrecks = {f"wreck{i:03d}" for i in range(20)}
+
+    assert world.share("lexical", wrecks, "answered anyway") >= NAMED_RIGHT
+    assert world.share("gold-lexical", wrecks, "answered anyway") >= NAMED_RIGHT
+    assert world.share("none", wrecks, "abstained") == world.share("gold", wrecks, "abstained") == 1
+    assert world.share("lexical", {f"ship{i:03d}" for i in range(N)}, "answered anyway") == 0
+    assert world.verdict["blame"]["fault"] == "reading"
+
+
+def test_wrong_labels_are_suspects_and_nothing_else_is(stub: Stub, index: Path, tmp_path: Path) -> None:
+    wrong = set(range(0, N, 8))
+    rows = [example(i) | ({"answers": [cargo(i + 1)]} if i in wrong else {}) for i in range(N)]
+    world = run(tmp_path, stub, index, rows=rows)
+
+    for retriever in ("none", "lexical", "gold", "gold-lexical"):
+        assert world.share(retriever, {f"ship{i:03d}" for i in wrong}, "suspect") >= NAMED_RIGHT
+        assert world.share(retriever, {f"ship{i:03d}" for i in range(N) if i not in wrong}, "suspect") == 0
+    assert world.verdict["blame"]["fault"] == "test set"
+    assert "<b>Next.</b> The test set" in world.page
+
+
+def test_an_outage_in_the_middle_blames_no_question(stub: Stub, index: Path, tmp_path: Path, impatient: None) -> None:
+    affected = {f"ship{i:03d}" for i in range(40, 60)}
+    stub.broken = lambda prompt: any(f"cargo of {name}?" in prompt for name in affected)
+    world = run(tmp_path, stub, index)
+
+    for cell, leaves in world.leaves.items():
+        assert {item for item, one in leaves.items() if one == "no answer"} == affected, cell
+    assert world.verdict["decision"] == "incomplete"
+    assert world.verdict["blame"]["fault"] == "run"
+    assert "<b>Next.</b> Run the same command again" in world.page
+
+
+def test_a_dead_adapter_fails_its_cells_and_not_its_items(stub: Stub, index: Path, tmp_path: Path) -> None:
+    stub.probed = lambda model: 0.0
+    grid = write_world(tmp_path / "world", stub.url, index, "lexical", [example(i) for i in range(N)])
+    grid.write_text(yaml.safe_dump(yaml.safe_load(grid.read_text()) | {"adapters": ["base", "tuned"]}))
+
+    assert main(["run", str(grid), "--out", str(tmp_path / "out")]) == 1
+
+    world = World(tmp_path / "out")
+    told = {cell.adapter: Counter[Leaf]() for cell in world.leaves}
+    for cell, leaves in world.leaves.items():
+        told[cell.adapter].update(leaves.values())
+    assert set(told["tuned"]) == {"no answer"}
+    assert not {"no answer", "suspect"} & set(told["base"])
+    assert world.verdict["blame"]["fault"] == "run"
+    assert world.verdict["blame"]["combination"].startswith("tuned:")
+    assert "tuned has no effect" in world.page
+
+
+def test_the_file_has_every_question_of_every_combination_once(stub: Stub, index: Path, tmp_path: Path) -> None:
+    world = run(tmp_path, stub, index)
+
+    counted = Counter[str]()
+    for row in world.rows:
+        counted[row["combination"]] += int(row["n"])
+        assert float(row["ci_low"]) <= float(row["share"]) <= float(row["ci_high"])
+        assert row["fault"] == (WRONG[row["leaf"]][0] if row["leaf"] in WRONG else "")
+    assert counted == {str(cell): N for cell in world.results.records}
+
+
+SEEN = Seen(
+    answered=True,
+    right=False,
+    but_for_form=False,
+    readable=True,
+    unanswerable=False,
+    abstained=False,
+    evidence=True,
+    closed_book=False,
+    oracle=True,
+    suspect=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted"),
+    [
+        (replace(SEEN, answered=False, right=True), "no answer"),
+        (replace(SEEN, right=True), "from evidence"),
+        (replace(SEEN, right=True, evidence=False, closed_book=True), "by heart"),
+        (replace(SEEN, right=True, evidence=False), "unsupported"),
+        (replace(SEEN, right=True, evidence=False, closed_book=None), "unexplained"),
+        (replace(SEEN, right=True, evidence=None), "unexplained"),
+        (replace(SEEN, right=True, evidence=None, unanswerable=True), "abstained"),
+        (replace(SEEN, but_for_form=True), "form"),
+        (replace(SEEN, readable=False), "unreadable"),
+        (replace(SEEN, unanswerable=True), "answered anyway"),
+        (replace(SEEN, evidence=False), "retrieval"),
+        (replace(SEEN, evidence=False, abstained=True), "retrieval"),
+        (replace(SEEN, abstained=True), "overcautious"),
+        (SEEN, "context"),
+        (replace(SEEN, oracle=False), "behaviour"),
+        (replace(SEEN, oracle=False, evidence=False), "behaviour"),
+        (replace(SEEN, oracle=False, suspect=True), "suspect"),
+        (replace(SEEN, evidence=None), "undecided"),
+        (replace(SEEN, oracle=None), "undecided"),
+        (replace(SEEN, oracle=None, evidence=False), "undecided"),
+        (replace(SEEN, oracle=False, evidence=None), "behaviour"),
+    ],
+)
+def test_the_first_match_wins(seen: Seen, wanted: Leaf) -> None:
+    assert leaf(seen) == wanted
+
+
+def test_every_leaf_is_right_or_has_a_fault() -> None:
+    assert set(MEANING) == set(RIGHT) | set(WRONG)
+    assert {fault for fault, _ in WRONG.values()} == set(FAULTS)
+
+
+def test_an_arm_that_was_not_run_is_not_guessed() -> None:
+    grid = grid_of(["base"], ["dense"], ["direct"], "base:dense:direct")
+    results = simulate(grid, lambda cell, part: 0.5, 60, 0)
+
+    assert set(blame(results)[results.baseline].values()) == {"undecided", "unexplained"}
+    assert [sentence.rpartition(": ")[2] for sentence in untold(results)] == [
+        "add `gold` to the grid's retrievers",
+        "add `none` to the grid's retrievers",
+        "add `gold-dense` to the grid's retrievers",
+        "the test set has no question marked `unanswerable`",
+    ]
+
+
+def test_where_no_way_of_asking_is_able_no_question_is_suspect() -> None:
+    grid = grid_of(["base"], ["none", "gold"], ["direct"], "base:none:direct")
+    results = simulate(grid, lambda cell, part: 0.0, 60, 0)
+
+    assert set(blame(results)[results.baseline].values()) == {"behaviour"}
+
+
+def record(*passages: tuple[str, str]) -> Record:
+    """An answer from these (id, text) passages."""
+    return Record(
+        id="q",
+        combination=Combination("base", "dense", "direct"),
+        prompt=(Message("user", user_turn([("", text) for _, text in passages], "Which?")),),
+        sources=tuple(Source(name, 1.0) for name, _ in passages),
+        text="",
+        usage=Usage(1, 1),
+        seconds=0.0,
+        scores={},
+        finish_reason="stop",
+    )
+
+
+@pytest.mark.parametrize(
+    ("evidence", "passages", "found"),
+    [
+        ([], [("a@0-50", "red")], None),
+        (["a@10-90"], [("a@0-50", ""), ("a@51-100", "")], True),
+        (["a@10-90"], [("a@0-50", ""), ("a@60-100", "")], False),
+        (["a@10-90"], [("b@0-100", "red")], False),
+        (["a"], [("a@0-100", "")], True),  # the whole of it, as the oracle shows
+        (["a"], [("a@0-50", "it is red")], True),  # a piece, with the answer in it
+        (["a"], [("a@0-50", "it is old")], False),  # a piece, when another piece has the answer
+        (["a", "b"], [("a@0-100", "")], False),  # both are needed
+        (["a#p2"], [("a@40-100", "")], True),
+        (["a#p2"], [("a@0-30", "")], False),
+    ],
+)
+def test_the_evidence_is_in_the_prompt_or_not(
+    evidence: list[str], passages: list[tuple[str, str]], found: bool | None
+) -> None:
+    asked = Example(id="q", question="Which?", answers=("red",), evidence=tuple(evidence))
+    oracle = record(("a@50-100" if evidence == ["a#p2"] else "a@0-100", "it is old and red"))
+
+    assert in_prompt(asked, record(*passages), oracle) is found
+
+
+def test_how_far_a_document_reaches_is_not_guessed() -> None:
+    asked = Example(id="q", question="Which?", answers=("red",), evidence=("a",))
+
+    assert in_prompt(asked, record(("a@0-50", "it is old")), None) is None
+    assert in_prompt(asked, record(("b@0-50", "it is red")), None) is False
+
+
+async def test_the_evidence_stands_among_strangers_in_an_order_that_is_fair_and_always_the_same() -> None:
+    pages = [Document(id=f"d{i}", title="", text=f"page {i}").cut(0, 6) for i in range(6)]
+    evidence = (pages[0], pages[3])
+
+    async def find(query: Query) -> tuple[Hit, ...]:
+        return tuple(Hit(page, 1.0, rank) for rank, page in enumerate(pages[:5], start=1))
+
+    async def crowd(text: str) -> list[Passage]:
+        return [hit.passage for hit in await CrowdedRetriever(evidence, find).search(Query(text))]
+
+    found = [await crowd(f"question {i}") for i in range(60)]
+    firsts = Counter(one[0].document for one in found)
+
+    assert all({page.document for page in one} == {"d0", "d1", "d2", "d3", "d4"} for one in found)
+    assert found == [await crowd(f"question {i}") for i in range(60)]
+    assert min(firsts.values()) >= 4
