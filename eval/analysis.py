@@ -6,10 +6,10 @@ Knows nothing of how they are shown.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.blame import blame
+from eval.blame import blame, look
 from eval.effects import Effect, Scores, Square, main_effects, square
 from eval.folder import Results
-from eval.headroom import Headroom, find_headroom
+from eval.headroom import Headroom, Place, find_headroom, find_places
 from eval.sentences import headline, next_step, sentences
 from eval.summary import Row, ranked, scores, summarise
 from eval.tally import Blamed, Tally, tallies, weakest
@@ -26,6 +26,8 @@ class Analysis:
     effects: tuple[Effect, ...]
     square: Square | None
     headroom: Headroom | None
+    places: tuple[Place, ...]
+    """Where each combination stands on the two axes, in the order of the rows."""
     blamed: Blamed
     """The leaf of every answer."""
     tallies: tuple[Tally, ...]
@@ -45,7 +47,8 @@ def analyse(results: Results) -> Analysis:
     effects = main_effects(table, results.baseline)
     room = find_headroom(results, rows)
     finding = find(results, rows, effects)
-    blamed = blame(results)
+    seen = look(results)
+    blamed = blame(seen)
     fault = weakest(results, rows, blamed)
     said = sentences(results, finding, effects, room, fault)
     return Analysis(
@@ -54,6 +57,7 @@ def analyse(results: Results) -> Analysis:
         effects=effects,
         square=_square(table, cells, results.baseline),
         headroom=room,
+        places=find_places(rows, seen),
         blamed=blamed,
         tallies=tallies(rows, blamed),
         verdict=verdict_of(results, finding, fault, " ".join(said)),

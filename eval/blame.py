@@ -20,6 +20,7 @@ from eval.gold import is_oracle
 from eval.record import Record
 from eval.scorers import build, loose_field
 from eval.task import Example, ScorerSettings, TaskSettings
+from eval.wording import counted
 from serve.combination import GOLD, NONE, Combination
 from serve.strategies import shown_in
 
@@ -137,19 +138,23 @@ Leaves = Mapping[str, Leaf]
 """Example id -> leaf, in the order of the test set."""
 
 
-def blame(results: Results) -> Mapping[Combination, Leaves]:
-    """The leaf of every question that was planned, in every combination."""
+def look(results: Results) -> Mapping[Combination, Mapping[str, Seen]]:
+    """What the arms show of every question that was planned, in every combination."""
     court = _Court(results)
     return {
-        cell: {one.id: leaf(court.seen(cell, one)) for one in planned(cell, results.examples)}
-        for cell in results.records
+        cell: {one.id: court.seen(cell, one) for one in planned(cell, results.examples)} for cell in results.records
     }
+
+
+def blame(seen: Mapping[Combination, Mapping[str, Seen]]) -> Mapping[Combination, Leaves]:
+    """The leaf of each of them."""
+    return {cell: {item: leaf(one) for item, one in questions.items()} for cell, questions in seen.items()}
 
 
 def faults(leaves: Leaves) -> Counter[Fault]:
     """How many wrong answers are whose fault, in the order of FAULTS."""
-    counted = Counter(WRONG[one][0] for one in leaves.values() if one in WRONG)
-    return Counter({fault: counted[fault] for fault in FAULTS if counted[fault]})
+    found = Counter(WRONG[one][0] for one in leaves.values() if one in WRONG)
+    return Counter({fault: found[fault] for fault in FAULTS if found[fault]})
 
 
 def untold(results: Results) -> Iterator[str]:
@@ -164,7 +169,7 @@ def untold(results: Results) -> Iterator[str]:
         searched = next((name for name in retrievers if name != NONE and not is_oracle(name)), "RETRIEVER")
         yield f"whether other passages distract from the evidence: add `gold-{searched}` to the grid's retrievers"
     if unmarked:
-        yield f"anything about {unmarked} questions whose `evidence` is empty: mark it in the test set"
+        yield f"anything about {counted(unmarked, 'question')} whose `evidence` is empty: mark it in the test set"
     if not any(example.meta.get("unanswerable") for example in results.examples):
         yield "whether it abstains when it should: the test set has no question marked `unanswerable`"
 

@@ -4,9 +4,10 @@ The oracle arm splits the loss: what is wrong without the evidence and right wit
 retrieval can bring; what is wrong even with it is behaviour, which a prompt or an adapter can change.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from eval.blame import Seen
 from eval.folder import Results
 from eval.gold import AMONG
 from eval.summary import Row, difference, ranked, scores
@@ -33,6 +34,32 @@ class Headroom:
     """The best adapter under the oracle."""
     behaviour: Difference | None
     """That adapter against the base model, both with the evidence: what training changed besides knowledge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a combination stands on the two axes: does it get what it needs to know, and does it act on it?"""
+
+    row: Row
+    rank: int
+    context: Estimate
+    """The share of questions whose marked evidence was all in the prompt."""
+    behaviour: Estimate
+    """The share of questions that its adapter and strategy get right with the evidence alone, form and all."""
+
+
+def find_places(rows: Sequence[Row], seen: Mapping[Combination, Mapping[str, Seen]]) -> tuple[Place, ...]:
+    """The places of all that could be chosen and have an oracle arm; questions without evidence have no place."""
+    by_name = {row.combination: row for row in rows}
+    found = []
+    for rank, row in enumerate(ranked(rows), start=1):
+        cell = Combination.parse(row.combination)
+        shown = [one.evidence for one in seen[cell].values() if one.evidence is not None]
+        oracle = by_name.get(str(replace(cell, retriever=GOLD)))
+        if shown and oracle and not oracle.n_infra:
+            right = [float(one.right) for one in seen[replace(cell, retriever=GOLD)].values() if one.evidence]
+            found.append(Place(row=row, rank=rank, context=mean(list(map(float, shown))), behaviour=mean(right)))
+    return tuple(found)
 
 
 def find_headroom(results: Results, rows: Sequence[Row]) -> Headroom | None:

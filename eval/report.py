@@ -19,7 +19,7 @@ from eval.effects import LEVERS
 from eval.folder import Results
 from eval.gold import is_oracle
 from eval.peek import blamed, varied, wrong_answers
-from eval.plots import NARROW, WIDE, pareto, scatter
+from eval.plots import NARROW, WIDE, pareto, scatter, two_axes
 from eval.summary import Row, cells, ranked, scores, to_csv
 from eval.tally import by_slice
 from eval.tally import to_csv as blame_csv
@@ -135,6 +135,9 @@ def _levers(analysis: Analysis) -> dict[str, Any]:
         "effects": {lever: found for lever, found in effects.items() if found},
         "effect_axis": _axis(bounds),
         "left": _left(analysis),
+        "axes": {size: two_axes(analysis.places, size) for size in (WIDE, NARROW)} if analysis.places else {},
+        "wide_size": WIDE,
+        "narrow_size": NARROW,
     }
 
 
@@ -146,8 +149,8 @@ def _left(analysis: Analysis) -> list[tuple[str, str, float]]:
     knowledge = min(max(0.0, room.knowledge.estimate.value), room.ceiling.value)
     return [
         ("won", "right now", room.ceiling.value - knowledge),
-        ("knowledge", "missing knowledge: right with the marked evidence", knowledge),
-        ("behaviour", "missing behaviour: wrong even with it", 1 - room.ceiling.value),
+        ("knowledge", "missing knowledge: right with the marked evidence and nothing else", knowledge),
+        ("behaviour", "missing behaviour: wrong even so", 1 - room.ceiling.value),
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from eval.__main__ import main
-from eval.blame import FAULTS, MEANING, RIGHT, WRONG, Leaf, Seen, blame, leaf, untold
+from eval.blame import FAULTS, MEANING, RIGHT, WRONG, Leaf, Seen, blame, leaf, look, untold
 from eval.evidence import in_prompt
 from eval.folder import Results, load_results
 from eval.gold import CrowdedRetriever
@@ -74,7 +74,7 @@ class World:
 
     def __init__(self, out: Path) -> None:
         self.results: Results = load_results(out)
-        self.leaves = blame(self.results)
+        self.leaves = blame(look(self.results))
         self.verdict: dict[str, Any] = json.loads((out / "verdict.json").read_text())
         self.rows = list(csv.DictReader((out / "blame.csv").open()))
         self.page = (out / "report.html").read_text()
@@ -270,7 +270,7 @@ def test_an_arm_that_was_not_run_is_not_guessed() -> None:
     grid = grid_of(["base"], ["dense"], ["direct"], "base:dense:direct")
     results = simulate(grid, lambda cell, part: 0.5, 60, 0)
 
-    assert set(blame(results)[results.baseline].values()) == {"undecided", "unexplained"}
+    assert set(blame(look(results))[results.baseline].values()) == {"undecided", "unexplained"}
     assert [sentence.rpartition(": ")[2] for sentence in untold(results)] == [
         "add `gold` to the grid's retrievers",
         "add `none` to the grid's retrievers",
@@ -283,7 +283,7 @@ def test_where_no_way_of_asking_is_able_no_question_is_suspect() -> None:
     grid = grid_of(["base"], ["none", "gold"], ["direct"], "base:none:direct")
     results = simulate(grid, lambda cell, part: 0.0, 60, 0)
 
-    assert set(blame(results)[results.baseline].values()) == {"behaviour"}
+    assert set(blame(look(results))[results.baseline].values()) == {"behaviour"}
 
 
 def record(*passages: tuple[str, str]) -> Record:

@@ -11,7 +11,7 @@ import pytest
 
 from eval.__main__ import main
 from eval.analysis import analyse
-from eval.blame import blame
+from eval.blame import blame, look
 from eval.folder import Results
 from eval.peek import SHOWN, blamed, varied, wrong_answers
 from eval.report import Axis, render, save
@@ -102,7 +102,7 @@ def test_it_renders_whatever_a_run_came_to(results: Results) -> None:
 
 def test_wrong_answers_are_blamed_and_the_chosen_few_are_varied(results: Results) -> None:
     cell = Combination("base", "dense", "direct")
-    wrong = wrong_answers(results, cell, blame(results)[cell])
+    wrong = wrong_answers(results, cell, blame(look(results))[cell])
     oracle = results.records[Combination("base", "gold", "direct")]
 
     few = varied(wrong)
@@ -122,7 +122,7 @@ def test_an_answer_that_a_looser_scorer_finds_right_is_blamed_on_its_form(result
     }
     looser = replace(results, records={**results.records, cell: records})
 
-    assert {peek.blame for peek in wrong_answers(looser, cell, blame(looser)[cell])} == {"form"}
+    assert {peek.blame for peek in wrong_answers(looser, cell, blame(look(looser))[cell])} == {"form"}
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.701, 0.72), (-0.2, 0.83), (0.5, 0.5)])
