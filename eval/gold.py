@@ -1,10 +1,9 @@
 """The oracle arms: retrievers that find the marked evidence; what is still wrong then is not their fault.
 
-`gold` finds it and nothing else, `gold-NAME` finds it among passages of the stack's retriever NAME that are none of it,
-as it would stand in a real prompt. Knows nothing of models or scores; both are never ranked and never served.
+`gold` finds it and nothing else, `gold-NAME` finds it before passages of the stack's retriever NAME that are none of
+it, as a perfect ranking would. Knows nothing of models or scores; both are never ranked and never served.
 """
 
-import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -49,22 +48,25 @@ class GoldRetriever:
 
 @dataclass(frozen=True, slots=True)
 class CrowdedRetriever:
-    """Finds the evidence of one example among the best passages of a retriever that are none of it.
+    """Finds the evidence of one example before the best passages of a retriever that are none of it.
 
-    As many in all as that retriever finds, and at least one stranger. Their order is that of a hash, the same on every
-    day and fair to every place: evidence that always came first would be easier to read than it is in life.
+    What that retriever would hand over if it ranked the evidence first: as many passages in all, and at least one
+    stranger, laid out in its own order, wherever it puts the best.
     """
 
     evidence: tuple[Passage, ...]
     find: Callable[[Query], Awaitable[tuple[Hit, ...]]]
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
-        """The evidence and its company; equal scores, because the order means nothing."""
+        """The evidence and its company; equal scores, because the evidence was not weighed."""
         found = await self.find(query)
-        strangers = [hit.passage for hit in found if not any(_overlap(hit.passage, one) for one in self.evidence)]
+        places = sorted(range(len(found)), key=lambda place: found[place].rank)
+        strangers = [found[place].passage for place in places]
+        strangers = [one for one in strangers if not any(_overlap(one, other) for other in self.evidence)]
         crowd = [*self.evidence, *strangers[: max(1, len(found) - len(self.evidence))]]
-        crowd.sort(key=lambda passage: hashlib.sha256(f"{query.text}\n{passage.id}".encode()).digest())
-        return tuple(Hit(passage, score=1.0, rank=rank) for rank, passage in enumerate(crowd, start=1))
+        hits = [Hit(passage, score=1.0, rank=rank) for rank, passage in enumerate(crowd, start=1)]
+        laid = dict(zip(places, hits, strict=False))
+        return (*(laid[place] for place in sorted(laid)), *hits[len(places) :])
 
 
 def _overlap(one: Passage, other: Passage) -> bool:

@@ -27,9 +27,9 @@ class Headroom:
     knowledge: Difference
     """The oracle against the top: what perfect retrieval would add."""
     crowd: Combination | None
-    """The same, with the evidence among passages of a retriever, if the grid has that arm."""
+    """The same, with the evidence before passages of a retriever, if the grid has that arm."""
     company: Difference | None
-    """That against the oracle: what other passages around the evidence cost."""
+    """That against the oracle: what other passages beside the evidence cost."""
     adapter: str | None
     """The best adapter under the oracle."""
     behaviour: Difference | None

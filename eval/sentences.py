@@ -118,10 +118,9 @@ def _axes(room: Headroom | None) -> Iterator[str]:
         f"{percent(room.ceiling.value)}, so better retrieval {more} {_gain(knowledge)}."
     )
     if room.crowd and room.company:
-        yield (
-            f"With that evidence among other passages ({room.crowd.retriever}) the score changes by "
-            f"{_gain(room.company.estimate)}: that part is not a matter of finding it."
-        )
+        cost = room.company.estimate
+        clear = "so finding it is not enough" if cost.high < 0 else "which may be chance"
+        yield f"Other passages beside it ({room.crowd.retriever}) change the score by {_gain(cost)}, {clear}."
     if room.behaviour and room.adapter:
         yield (
             f"With that evidence, the adapter {room.adapter} differs from the base model by "

@@ -12,20 +12,24 @@ import pytest
 import yaml
 
 from eval.__main__ import main
+from eval.analysis import analyse
 from eval.blame import FAULTS, MEANING, RIGHT, WRONG, Leaf, Seen, blame, leaf, look, untold
 from eval.evidence import in_prompt
 from eval.folder import Results, load_results
 from eval.gold import CrowdedRetriever
-from eval.record import Record, Source
+from eval.grid import load_grid
+from eval.record import Record, Source, read_records
+from eval.summary import ranked
 from eval.task import Example
 from retrieval.build import build
+from retrieval.files import FileError
 from retrieval.manifest import BuildSettings
 from retrieval.passage import Document, Hit, Passage, Query
 from serve.chat import Message, Usage
 from serve.combination import Combination
 from serve.strategies import user_turn
 from tests.eval_simulation import grid_of, simulate
-from tests.eval_stub import Stub, serving
+from tests.eval_stub import Stub, serving, write_rows
 from tests.planted_worlds import (
     N,
     Reader,
@@ -217,6 +221,52 @@ def test_the_file_has_every_question_of_every_combination_once(stub: Stub, index
     assert counted == {str(cell): N for cell in world.results.records}
 
 
+def test_the_evidence_in_company_is_an_oracle_that_nobody_can_choose(stub: Stub, index: Path, tmp_path: Path) -> None:
+    stub.say = speaking(hasty)
+    world = run(tmp_path, stub, index)
+    analysis = analyse(world.results)
+    crowd = world.results.records[Combination("base", "gold-lexical", "direct")]
+
+    assert all(len(one.sources) == 3 for one in crowd.values())
+    assert all(fact(i) in crowd[f"ship{i:03d}"].prompt[-1].content for i in range(N))
+    assert {row.retriever for row in ranked(analysis.rows)} == {"none", "lexical"}
+    assert world.verdict["best"] == "base:lexical:direct"
+    assert "Other passages beside it (gold-lexical) change the score by −" in world.verdict["sentence"]
+
+
+def test_another_mark_makes_both_oracles_out_of_date_and_nothing_else(stub: Stub, index: Path, tmp_path: Path) -> None:
+    run(tmp_path, stub, index)
+    rows = [example(i) | ({"evidence": [f"d{i + 1}"]} if i < 5 else {}) for i in range(N)]
+    write_rows(tmp_path / "world" / "test.jsonl", rows)
+
+    main(["run", str(tmp_path / "world" / "grid.yaml"), "--out", str(tmp_path / "out")])
+
+    stale = Counter(one.combination.retriever for one in read_records(tmp_path / "out" / "records.stale.jsonl"))
+    assert stale == {"gold": 5, "gold-lexical": 5}
+
+
+def test_names_that_only_a_test_set_can_make_are_not_given_away(index: Path, tmp_path: Path) -> None:
+    grid = write_world(tmp_path / "world", "http://127.0.0.1:9/v1", index, "lexical", [example(0)])
+    settings, stack = yaml.safe_load(grid.read_text()), yaml.safe_load((grid.parent / "stack.yaml").read_text())
+    stack["retrievers"]["gold-lexical"] = stack["retrievers"]["lexical"]
+    grid.write_text(yaml.safe_dump(settings | {"baseline": "base:gold-lexical:direct"}))
+    (grid.parent / "stack.yaml").write_text(yaml.safe_dump(stack))
+
+    with pytest.raises(FileError) as refused:
+        load_grid(grid)
+
+    assert "'base:gold-lexical:direct' is the oracle arm, which nobody can deploy" in str(refused.value)
+    assert "`gold-lexical` always means the evidence among what `lexical` finds" in str(refused.value)
+
+
+def test_the_two_axes_are_what_was_shown_and_what_was_made_of_it(stub: Stub, index: Path, tmp_path: Path) -> None:
+    stub.say = speaking(blind)
+    closed, place = sorted(analyse(run(tmp_path, stub, index).results).places, key=lambda one: one.context.value)
+
+    assert (place.row.retriever, place.context.value, place.behaviour.value) == ("lexical", 1.0, 0.0)
+    assert (closed.row.retriever, closed.context.value, closed.behaviour.value) == ("none", 0.0, 0.0)
+
+
 SEEN = Seen(
     answered=True,
     right=False,
@@ -332,19 +382,25 @@ def test_how_far_a_document_reaches_is_not_guessed() -> None:
     assert in_prompt(asked, record(("b@0-50", "it is red")), None) is False
 
 
-async def test_the_evidence_stands_among_strangers_in_an_order_that_is_fair_and_always_the_same() -> None:
-    pages = [Document(id=f"d{i}", title="", text=f"page {i}").cut(0, 6) for i in range(6)]
-    evidence = (pages[0], pages[3])
+@pytest.mark.parametrize(
+    ("ranks", "evidence", "shown"),
+    [
+        ((1, 2, 3), "b", "bac"),  # the evidence moves to the front
+        ((1, 2, 3), "x", "xab"),  # it takes the place of the last one found
+        ((3, 2, 1), "x", "bax"),  # where the best stands last, so does the evidence
+        ((1, 3, 2), "xy", "xay"),
+        ((1, 2, 3), "wxyz", "wxyza"),  # at least one stranger
+        ((1, 2, 3), "", "abc"),
+        ((), "x", "x"),
+    ],
+)
+async def test_the_evidence_takes_the_places_of_the_best(ranks: tuple[int, ...], evidence: str, shown: str) -> None:
+    def page(name: str) -> Passage:
+        return Document(id=name, title="", text="a page").cut(0, 6)
 
     async def find(query: Query) -> tuple[Hit, ...]:
-        return tuple(Hit(page, 1.0, rank) for rank, page in enumerate(pages[:5], start=1))
+        return tuple(Hit(page("abc"[rank - 1]), 1 / rank, rank) for rank in ranks)
 
-    async def crowd(text: str) -> list[Passage]:
-        return [hit.passage for hit in await CrowdedRetriever(evidence, find).search(Query(text))]
+    hits = await CrowdedRetriever(tuple(map(page, evidence)), find).search(Query("Who?"))
 
-    found = [await crowd(f"question {i}") for i in range(60)]
-    firsts = Counter(one[0].document for one in found)
-
-    assert all({page.document for page in one} == {"d0", "d1", "d2", "d3", "d4"} for one in found)
-    assert found == [await crowd(f"question {i}") for i in range(60)]
-    assert min(firsts.values()) >= 4
+    assert "".join(hit.passage.document for hit in hits) == shown
