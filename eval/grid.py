@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import ConfigDict, Field
 
+from eval.gold import AMONG, is_oracle, searched
 from eval.task import Task, load_task
 from retrieval.files import STRICT, FileError, read_yaml
 from serve.chat import ServeError
@@ -60,6 +61,11 @@ class Grid:
         return self.settings.cells
 
 
+def searches(cells: Iterable[Combination]) -> tuple[Combination, ...]:
+    """The cells, each with the retriever that is really searched: what a stack must have to try them."""
+    return tuple(replace(cell, retriever=searched(cell.retriever)) for cell in cells)
+
+
 def load_grid(path: Path) -> Grid:
     """Read a grid; relative paths in it are relative to it. FileError has every problem of every file."""
     written = read_yaml(path, GridSettings)
@@ -97,17 +103,22 @@ def _problems(settings: GridSettings, stack: Stack | None, task: Task | None) ->
     yield from (
         ("baseline", what) for what in _unknown([settings.baseline], _names(settings), "not a cell of this grid")
     )
-    if settings.baseline.split(":")[1:2] == [GOLD]:
+    if any(map(is_oracle, settings.baseline.split(":")[1:2])):
         yield "baseline", f"{settings.baseline!r} is the oracle arm, which nobody can deploy; compare with another cell"
-    if task is not None and GOLD in settings.retrievers and not any(example.has_gold for example in task.examples):
-        yield "retrievers", f"`{GOLD}` needs evidence, and no example of {task.settings.examples} has any"
+    oracles = [name for name in settings.retrievers if is_oracle(name)]
+    if task is not None and oracles and not any(example.has_gold for example in task.examples):
+        yield "retrievers", f"`{oracles[0]}` needs evidence, and no example of {task.settings.examples} has any"
+    for name in stack.retrievers if stack is not None else ():
+        if name.startswith(AMONG) and name in settings.retrievers:
+            what = f"`{name}` always means the evidence among what `{searched(name)}` finds"
+            yield "retrievers", f"{what}; give the stack's retriever another name"
 
 
 def _offered(stack: Stack, key: str) -> tuple[str, ...]:
     """The names that a grid may list under this key."""
     return {
         "adapters": (BASE, *stack.adapters),
-        "retrievers": (NONE, GOLD, *stack.retrievers),
+        "retrievers": (NONE, GOLD, *stack.retrievers, *(f"{AMONG}{name}" for name in stack.retrievers)),
         "strategies": tuple(stack.strategies),
     }[key]
 

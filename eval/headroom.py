@@ -4,11 +4,13 @@ The oracle arm splits the loss: what is wrong without the evidence and right wit
 retrieval can bring; what is wrong even with it is behaviour, which a prompt or an adapter can change.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from eval.blame import Seen
 from eval.folder import Results
-from eval.summary import Row, difference, ranked, scores
+from eval.gold import AMONG
+from eval.summary import Row, difference, ranked, score
 from retrieval.stats import Difference, Estimate, mean
 from serve.combination import BASE, GOLD, Combination
 
@@ -24,10 +26,40 @@ class Headroom:
     """The oracle's score: what is missing above it, no retrieval can add."""
     knowledge: Difference
     """The oracle against the top: what perfect retrieval would add."""
+    crowd: Combination | None
+    """The same, with the evidence before passages of a retriever, if the grid has that arm."""
+    company: Difference | None
+    """That against the oracle: what other passages beside the evidence cost."""
     adapter: str | None
     """The best adapter under the oracle."""
     behaviour: Difference | None
     """That adapter against the base model, both with the evidence: what training changed besides knowledge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a combination stands on the two axes: does it get what it needs to know, and does it act on it?"""
+
+    row: Row
+    rank: int
+    context: Estimate
+    """The share of questions whose marked evidence was all in the prompt."""
+    behaviour: Estimate
+    """The share of questions that its adapter and strategy get right with the evidence alone, form and all."""
+
+
+def find_places(rows: Sequence[Row], seen: Mapping[Combination, Mapping[str, Seen]]) -> tuple[Place, ...]:
+    """The places of all that could be chosen and have an oracle arm; questions without evidence have no place."""
+    by_name = {row.combination: row for row in rows}
+    found = []
+    for rank, row in enumerate(ranked(rows), start=1):
+        cell = Combination.parse(row.combination)
+        shown = [one.evidence for one in seen[cell].values() if one.evidence is not None]
+        oracle = by_name.get(str(replace(cell, retriever=GOLD)))
+        if shown and oracle and not oracle.n_infra:
+            right = [float(one.right) for one in seen[replace(cell, retriever=GOLD)].values() if one.evidence]
+            found.append(Place(row=row, rank=rank, context=mean(list(map(float, shown))), behaviour=mean(right)))
+    return tuple(found)
 
 
 def find_headroom(results: Results, rows: Sequence[Row]) -> Headroom | None:
@@ -44,12 +76,23 @@ def find_headroom(results: Results, rows: Sequence[Row]) -> Headroom | None:
     }
     if top.adapter not in oracles:
         return None
+    crowd = _crowd(top, [Combination.parse(row.combination) for row in rows if not row.n_infra])
     adapter = next((name for name in oracles if name != BASE), None)
     return Headroom(
         top=top,
         oracle=oracles[top.adapter],
-        ceiling=mean(list(scores(results, oracles[top.adapter]).values())),
+        ceiling=score(results, oracles[top.adapter]),
         knowledge=difference(results, oracles[top.adapter], top),
+        crowd=crowd,
+        company=difference(results, crowd, oracles[top.adapter]) if crowd else None,
         adapter=adapter,
         behaviour=difference(results, oracles[adapter], oracles[BASE]) if adapter and BASE in oracles else None,
     )
+
+
+def _crowd(top: Combination, cells: Sequence[Combination]) -> Combination | None:
+    """The oracle arm in company: of several, the one whose company is what the top itself finds."""
+    crowds = [
+        cell for cell in cells if cell == replace(top, retriever=cell.retriever) and cell.retriever.startswith(AMONG)
+    ]
+    return min(crowds, key=lambda cell: cell.retriever != AMONG + top.retriever, default=None)

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from eval.grid import Grid
+from eval.gold import is_oracle, searched
+from eval.grid import Grid, searches
 from eval.record import Record
 from eval.scorers import NORMALISATION
 from retrieval.files import model_hash, read_text
@@ -36,13 +37,13 @@ class Keys:
     examples: Mapping[str, str]
     """For each example: the question and its meta, which strategies may read."""
     gold: Mapping[str, str]
-    """For each example: its evidence, on which only the oracle arm depends."""
+    """For each example: its evidence, on which only the oracle arms depend."""
     scoring: str
     """The scorers and the gold answers: without them a score is out of date, but the answer is not."""
 
     def of(self, record: Record) -> tuple[str | None, ...]:
         """Everything that one record's answer depends on."""
-        evidence = self.gold.get(record.id) if record.combination.retriever == GOLD else None
+        evidence = self.gold.get(record.id) if is_oracle(record.combination.retriever) else None
         return self.cells.get(str(record.combination)), self.examples.get(record.id), evidence
 
 
@@ -50,7 +51,7 @@ def keys_of(grid: Grid) -> Keys:
     """The keys of everything that the grid would ask."""
     task = grid.task
     return Keys(
-        cells=_cells(grid.stack.only(grid.cells), grid.cells),
+        cells=_cells(grid.stack.only(searches(grid.cells)), grid.cells),
         examples={one.id: _digest([one.question, one.meta]) for one in task.examples},
         gold={one.id: _digest([asdict(task.evidence[place]) for place in one.evidence]) for one in task.examples},
         scoring=_digest(
@@ -81,7 +82,9 @@ def _cells(stack: Stack, cells: tuple[Combination, ...]) -> dict[str, str]:
     retrievers = {NONE: [], GOLD: [], **{name: _retriever(settings) for name, settings in stack.retrievers.items()}}
     strategies = {name: _strategy(settings, retrievers) for name, settings in stack.strategies.items()}
     return {
-        str(cell): _digest([model, adapters[cell.adapter], retrievers[cell.retriever], strategies[cell.strategy]])
+        str(cell): _digest(
+            [model, adapters[cell.adapter], retrievers[searched(cell.retriever)], strategies[cell.strategy]]
+        )
         for cell in cells
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from eval.folder import RunConfig
+from eval.gold import searched
 from retrieval.files import FileError, file_hash
 from retrieval.generation import steadily
 from retrieval.passage import Document, RetrievalError
@@ -60,7 +61,8 @@ def materials(config: RunConfig, folder: Path) -> tuple[Material, ...]:
     adapters: Mapping[str, str] = stack.get("adapters", {})
     strategies = {name: stack["strategies"][name] for name in grid.strategies if name in stack.get("strategies", {})}
     retrievers: Mapping[str, Any] = stack.get("retrievers", {})
-    searched = {name: str(retrievers[name].get("index") or "") for name in grid.retrievers if name not in (NONE, GOLD)}
+    names = dict.fromkeys(searched(name) for name in grid.retrievers)
+    indexes = {name: str(retrievers[name].get("index") or "") for name in names if name not in (NONE, GOLD)}
     chosen = {name: str(retrievers[one["examples_from"]]["index"]) for name, one in _with(strategies, "examples_from")}
     written = {name: str(one["demonstrations"]) for name, one in _with(strategies, "demonstrations")}
     instructed = {name: str(one["instructions"]) for name, one in _with(strategies, "instructions")}
@@ -68,7 +70,7 @@ def materials(config: RunConfig, folder: Path) -> tuple[Material, ...]:
         *(_training(name, at(adapters.get(name, name))) for name in grid.adapters if name != BASE),
         *(_demonstrations(names, at(path)) for path, names in _users(written)),
         *(one for path, names in _users(chosen) for one in _index(names, at(path), "worked examples")),
-        *(one for path, names in _users(searched) for one in _index(names, at(path), "corpus")),
+        *(one for path, names in _users(indexes) for one in _index(names, at(path), "corpus")),
         *(_instructions(names, text) for text, names in _users(instructed)),
     )
 

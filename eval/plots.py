@@ -1,4 +1,4 @@
-"""The one figure that needs axes of its own: score against tokens, as SVG that follows the page's colours.
+"""The figures that need axes of their own, as SVG that follows the page's colours: score against tokens, two axes.
 
 No script runs in the report, so what a mark says when the mouse rests on it is an SVG title. Knows nothing of pages.
 """
@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+from eval.headroom import Place
 from eval.summary import Row, ranked
 from eval.wording import number, percent
 from serve.combination import BASE
@@ -52,6 +53,56 @@ def scatter(rows: Sequence[Row], baseline: str, size: tuple[int, int]) -> str:
         chart.mark_text(dx=8, dy=9, align="left", color="var(--ink)", fontSize=12).encode(text="name:N"),
     )
     return to_svg(layers, size)
+
+
+def two_axes(places: Sequence[Place], size: tuple[int, int]) -> str:
+    """Context against behaviour: what a combination has to go on, and what it makes of it; ranks as in the table."""
+    import altair as alt
+
+    share = alt.Scale(domain=[-0.04, 1.06], nice=False)
+    axis = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format="%")
+    chart = alt.Chart(alt.InlineData(values=_placed(places))).encode(
+        x=alt.X("behaviour:Q", title="behaviour: right with the evidence alone", scale=share, axis=axis),
+        y=alt.Y("context:Q", title="context: evidence in the prompt", scale=share, axis=axis),
+    )
+    layers = alt.layer(
+        chart.mark_point(stroke="var(--accent)", strokeWidth=1.5, opacity=0.6).encode(
+            size=alt.Size("score:Q", scale=alt.Scale(domain=[0, 1], range=[30, 900]), legend=None),
+            fill=alt.condition("datum.adapter", alt.value("var(--accent)"), alt.value("var(--paper)")),
+            description="says:N",
+        ),
+        chart.mark_text(dx=0, dy=-16, color="var(--ink)", fontSize=12).encode(text="name:N"),
+    )
+    return to_svg(layers, size)
+
+
+def _placed(places: Sequence[Place]) -> list[dict[str, Any]]:
+    """The best have their ranks beside them, as long as no better one's rank is near: texts would lie on each other."""
+    named: list[Place] = []
+    rows = []
+    for place in places:
+        free = not any(_near(place, other) for other in named)
+        named += [place] if free else []
+        context, behaviour, score = place.context.value, place.behaviour.value, place.row.score
+        rows.append(
+            {
+                "behaviour": behaviour,
+                "context": context,
+                "score": score,
+                "adapter": place.row.adapter != BASE,
+                "name": str(place.rank) if free else "",
+                "says": f"{place.rank}. {place.row.combination}: context {percent(context)}, behaviour "
+                f"{percent(behaviour)}, score {percent(score)}",
+            }
+        )
+    return rows
+
+
+def _near(one: Place, other: Place) -> bool:
+    """Within the size of a label, as shares of the axes."""
+    return (
+        abs(one.behaviour.value - other.behaviour.value) < 0.05 and abs(one.context.value - other.context.value) < 0.12
+    )
 
 
 def to_svg(chart: Any, size: tuple[int, int]) -> str:

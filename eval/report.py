@@ -14,16 +14,20 @@ from typing import Any, Final
 import yaml
 
 from eval.analysis import Analysis
+from eval.blame import FAULTS, MEANING, WRONG, untold
 from eval.effects import LEVERS
 from eval.folder import Results
+from eval.gold import is_oracle
 from eval.leaks import LEAKS, said, to_json
-from eval.peek import MEANING, blamed, varied, wrong_answers
-from eval.plots import NARROW, WIDE, pareto, scatter
+from eval.peek import blamed, varied, wrong_answers
+from eval.plots import NARROW, WIDE, pareto, scatter, two_axes
 from eval.summary import Row, cells, ranked, scores, to_csv
+from eval.tally import by_slice
+from eval.tally import to_csv as blame_csv
 from eval.verdict import ALPHA
 from eval.wording import chance, number, percent, points, span
 from retrieval.files import write_atomically
-from serve.combination import GOLD, Combination
+from serve.combination import Combination
 
 HERE: Final = Path(__file__).parent
 OPEN: Final = 14
@@ -60,8 +64,9 @@ class HeatMap:
 
 
 def save(analysis: Analysis, folder: Path) -> Path:
-    """Write summary.csv, verdict.json, leaks.json and report.html; the path of the last."""
+    """Write summary.csv, blame.csv, verdict.json, leaks.json and report.html; the path of the last."""
     write_atomically(folder / "summary.csv", to_csv(analysis.rows))
+    write_atomically(folder / "blame.csv", blame_csv(analysis.tallies))
     write_atomically(folder / "verdict.json", json.dumps(asdict(analysis.verdict), indent=2, ensure_ascii=False) + "\n")
     leaks = json.dumps(to_json(analysis.leaks), indent=2, ensure_ascii=False)
     write_atomically(folder / "leaks.json", leaks + "\n")
@@ -84,6 +89,7 @@ def render(analysis: Analysis) -> str:
         **_combinations(analysis),
         **_levers(analysis),
         **_cost(analysis),
+        **_blame(analysis),
         **_wrong(analysis),
         **_leaks(analysis),
         **_provenance(analysis),
@@ -106,7 +112,7 @@ def _verdict(analysis: Analysis) -> dict[str, Any]:
 
 def _combinations(analysis: Analysis) -> dict[str, Any]:
     choices = ranked(analysis.rows)
-    oracles = [row for row in analysis.rows if row.retriever == GOLD and not row.n_infra]
+    oracles = [row for row in analysis.rows if is_oracle(row.retriever) and not row.n_infra]
     heat = heat_map(analysis.results, _telling_first(analysis, choices, oracles))
     return {
         "choices": choices,
@@ -133,6 +139,9 @@ def _levers(analysis: Analysis) -> dict[str, Any]:
         "effects": {lever: found for lever, found in effects.items() if found},
         "effect_axis": _axis(bounds),
         "left": _left(analysis),
+        "axes": {size: two_axes(analysis.places, size) for size in (WIDE, NARROW)} if analysis.places else {},
+        "wide_size": WIDE,
+        "narrow_size": NARROW,
     }
 
 
@@ -144,8 +153,8 @@ def _left(analysis: Analysis) -> list[tuple[str, str, float]]:
     knowledge = min(max(0.0, room.knowledge.estimate.value), room.ceiling.value)
     return [
         ("won", "right now", room.ceiling.value - knowledge),
-        ("knowledge", "missing knowledge: right with the marked evidence", knowledge),
-        ("behaviour", "missing behaviour: wrong even with it", 1 - room.ceiling.value),
+        ("knowledge", "missing knowledge: right with the marked evidence and nothing else", knowledge),
+        ("behaviour", "missing behaviour: wrong even so", 1 - room.ceiling.value),
     ]
 
 
@@ -161,10 +170,26 @@ def _cost(analysis: Analysis) -> dict[str, Any]:
     }
 
 
+def _blame(analysis: Analysis) -> dict[str, Any]:
+    """Every combination by fault; the one that the verdict looks at by leaf, and by slice."""
+    looked = analysis.verdict.blame.combination if analysis.verdict.blame else None
+    told = {fault: words for fault, words in FAULTS.items() if any(fault in one.faults for one in analysis.tallies)}
+    slices = by_slice(analysis.results, analysis.blamed[Combination.parse(looked)]) if looked else ()
+    return {
+        "told": told,
+        "looked": next((one for one in analysis.tallies if one.combination == looked), None),
+        "blame_slices": slices if len(slices) > 1 else (),
+        "fault_of": {leaf: WRONG[leaf][0].replace(" ", "-") if leaf in WRONG else "right" for leaf in MEANING},
+        "untold": list(untold(analysis.results)),
+        "meaning": MEANING,
+    }
+
+
 def _wrong(analysis: Analysis) -> dict[str, Any]:
     choices = ranked(analysis.rows)
-    wrong = wrong_answers(analysis.results, Combination.parse(choices[0].combination)) if choices else []
-    return {"wrong": wrong, "blamed": blamed(wrong), "meaning": MEANING, "peeks": varied(wrong)}
+    cell = Combination.parse(choices[0].combination) if choices else None
+    wrong = wrong_answers(analysis.results, cell, analysis.blamed[cell]) if cell else []
+    return {"wrong": wrong, "blamed": blamed(wrong), "peeks": varied(wrong)}
 
 
 def _leaks(analysis: Analysis) -> dict[str, Any]:

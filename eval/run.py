@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from eval.folder import Results, load_results, locked, planned, prepare
-from eval.gold import GoldRetriever
-from eval.grid import Grid
+from eval.gold import CrowdedRetriever, GoldRetriever, is_oracle, searched
+from eval.grid import Grid, searches
 from eval.record import Failure, Journal, RunError, record_of
 from eval.scorers import build
 from eval.shown import refuse_test_questions
@@ -27,7 +28,7 @@ from serve.chat import ServeError, Unavailable
 from serve.combination import GOLD, Combination
 from serve.engine import Engine
 from serve.opened import open_all
-from serve.pipeline import Pipeline, probe_adapters
+from serve.pipeline import NO_EFFECT, Pipeline, dead_adapters
 from serve.strategies import shown_in
 
 Job = tuple[Combination, Example]
@@ -63,7 +64,7 @@ def pending(results: Results) -> list[Job]:
 
 def _ask_all(grid: Grid, results: Results, jobs: list[Job], folder: Path) -> None:
     """Open what the jobs need, cheapest first, so that a missing index is said before an engine is started."""
-    stack = grid.stack.only(cell for cell, _ in jobs)
+    stack = grid.stack.only(searches(cell for cell, _ in jobs))
     open_all(stack)
     with ExitStack() as stay:
         records = stay.enter_context(Journal(folder / "records.jsonl"))
@@ -86,19 +87,27 @@ class _Desk:
         self._records = records
         self._failures = failures
         self._unavailable = 0
+        self._dead: dict[str, str] = {}
 
     async def serve(self, jobs: list[Job]) -> None:
         """Keep as many questions in flight as the grid allows until none is left."""
         queue = iter(jobs)
         with tqdm(total=len(jobs), unit=" answers", desc="asking", disable=None) as bar:
             async with self._pipeline:
-                await probe_adapters(self._pipeline)
+                await self._probe()
                 try:
                     async with asyncio.TaskGroup() as group:
                         for _ in range(min(self._workers, len(jobs))):
                             group.create_task(self._work(queue, bar))
                 except ExceptionGroup as several:
                     raise several.exceptions[0] from None
+
+    async def _probe(self) -> None:
+        """An adapter that changes nothing fails its own combinations, and loudly: the others can still be asked."""
+        stack = self._pipeline.stack
+        for name in await dead_adapters(self._pipeline):
+            self._dead[name] = f"{stack.where('adapters', name)}: {name} {NO_EFFECT}"
+            log.error("%s Its combinations are not asked.", self._dead[name])
 
     async def _work(self, queue: Iterator[Job], bar: "tqdm[None]") -> None:
         for cell, example in queue:
@@ -109,17 +118,23 @@ class _Desk:
             bar.update()
 
     async def _ask(self, cell: Combination, example: Example) -> None:
+        if cell.adapter in self._dead:
+            raise ServeError(self._dead[cell.adapter])
         query = Query(example.question, meta=example.meta)
-        answer = await self._pipeline.ask(cell, query, retriever=self._gold(cell, example))
+        answer = await self._pipeline.ask(cell, query, retriever=self._oracle(cell, example))
         shown = shown_in(answer.messages)
         scores = {name: score(example, answer.text, shown) for name, score in self._scorers.items()}
         self._records.append(record_of(example.id, cell, answer, scores))
         self._unavailable = 0
 
-    def _gold(self, cell: Combination, example: Example) -> Retriever | None:
-        if cell.retriever != GOLD:
+    def _oracle(self, cell: Combination, example: Example) -> Retriever | None:
+        """What stands in for the stack's retriever, where only the test set can make it."""
+        if not is_oracle(cell.retriever):
             return None
-        return GoldRetriever(tuple(self._task.evidence[place] for place in example.evidence))
+        evidence = tuple(self._task.evidence[place] for place in example.evidence)
+        if cell.retriever == GOLD:
+            return GoldRetriever(evidence)
+        return CrowdedRetriever(evidence, partial(self._pipeline.search, searched(cell.retriever)))
 
     def _fail(self, cell: Combination, example: Example, error: ServeError) -> None:
         """Note it and go on, unless the engine seems gone: then every further question would only wait to fail."""

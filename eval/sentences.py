@@ -6,9 +6,11 @@ Knows nothing of how any of it was computed or where it is shown.
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from eval.blame import FAULTS
 from eval.effects import LEVERS, Effect
 from eval.folder import Results
 from eval.headroom import Headroom
+from eval.tally import Weakest
 from eval.verdict import ALPHA, Finding
 from eval.wording import counted, listed, p_value, percent, points, span
 from retrieval.stats import Estimate
@@ -28,31 +30,46 @@ def headline(finding: Finding | None) -> str:
 
 
 def sentences(
-    results: Results, finding: Finding | None, effects: Sequence[Effect], room: Headroom | None
+    results: Results,
+    finding: Finding | None,
+    effects: Sequence[Effect],
+    room: Headroom | None,
+    fault: Weakest | None,
 ) -> tuple[str, ...]:
     """The verdict in full, the finding first."""
     if finding is None:
-        return tuple(_gaps(results)) or ("There is nothing to compare: the grid has one combination.",)
-    return (_finding(finding), *_thanks(finding), *_harm(effects), *_axes(room), *_gaps(results))
+        alone = tuple(_gaps(results)) or ("There is nothing to compare: the grid has one combination.",)
+        return (*alone, *_blame(fault))
+    return (_finding(finding), *_thanks(finding), *_harm(effects), *_axes(room), *_blame(fault), *_gaps(results))
 
 
-def next_step(results: Results, finding: Finding | None, room: Headroom | None) -> str:
+def next_step(results: Results, finding: Finding | None, room: Headroom | None, fault: Weakest | None) -> str:
     """One line: where the larger part of the remaining loss lies."""
     if any(map(results.missing, results.records)):
         return "Run the same command again: it asks only for what is missing."
     if finding is None:
         return "Add a second adapter, retriever or strategy to the grid, to compare with the first."
+    if fault is None:
+        return "Nothing is left to win on these questions; ask harder ones."
+    share = f"{fault.n} of the {fault.wrong} wrong answers of {fault.combination}"
+    if fault.fault == "form":
+        return f"The form of answers (prompt or adapter): it is all that is wrong with {share}."
+    if fault.fault == "test set":
+        return f"The test set: with {share}, every other combination is wrong too. Read those questions first."
     if room is None:
         return "Add `gold` to the grid's retrievers: it shows whether knowledge or behaviour is what is missing."
     missing_knowledge, missing_behaviour = room.knowledge.estimate.value, 1 - room.ceiling.value
-    if missing_knowledge <= 0 and missing_behaviour <= 0:
-        return "Nothing is left to win on these questions; ask harder ones."
-    if missing_knowledge > missing_behaviour:
-        return f"Better retrieval: the marked evidence would bring {room.top} {points(missing_knowledge)} points."
-    return (
-        f"Behaviour (prompt or adapter): even with the marked evidence {room.top.adapter}:{room.top.strategy} loses "
-        f"{percent(missing_behaviour)}."
-    )
+    if fault.fault == "retrieval" or (fault.fault == "unknown" and missing_knowledge > missing_behaviour):
+        lever, left = (
+            "Better retrieval",
+            f"the marked evidence would bring {room.top} {points(missing_knowledge)} points",
+        )
+    else:
+        way = f"{room.top.adapter}:{room.top.strategy}"
+        lever = "Behaviour (prompt or adapter)"
+        left = f"even with the marked evidence alone {way} loses {percent(missing_behaviour)}"
+    blamed = "" if fault.fault == "unknown" else f"it is what is wrong with {share}; "
+    return f"{lever}: {blamed}{left}."
 
 
 def _finding(finding: Finding) -> str:
@@ -105,14 +122,30 @@ def _axes(room: Headroom | None) -> Iterator[str]:
     knowledge = room.knowledge.estimate
     more = "could still bring" if knowledge.low > 0 else "has little left to bring:"
     yield (
-        f"With the marked evidence in its prompt instead of what is retrieved, {room.top} would score "
+        f"With the marked evidence and nothing else in its prompt instead of what is retrieved, {room.top} would score "
         f"{percent(room.ceiling.value)}, so better retrieval {more} {_gain(knowledge)}."
     )
+    if room.crowd and room.company:
+        cost = room.company.estimate
+        clear = "so finding it is not enough" if cost.high < 0 else "which may be chance"
+        yield f"Other passages beside it ({room.crowd.retriever}) change the score by {_gain(cost)}, {clear}."
     if room.behaviour and room.adapter:
         yield (
             f"With that evidence, the adapter {room.adapter} differs from the base model by "
             f"{_gain(room.behaviour.estimate)}: that part is behaviour, not knowledge."
         )
+
+
+def _blame(fault: Weakest | None) -> Iterator[str]:
+    if fault is None:
+        return
+    low, high = (percent(bound) for bound in fault.ci)
+    yield (
+        f"{fault.combination} does not get {counted(fault.wrong, 'question')} right, {fault.n} of them "
+        f"({percent(fault.n / fault.wrong)}, 95% interval {low} to {high}) for this reason: {FAULTS[fault.fault]}."
+    )
+    if rest := [f"{name} {n}" for name, n in fault.faults.items() if name != fault.fault]:
+        yield f"The others: {listed(rest)}."
 
 
 def _gain(estimate: Estimate) -> str:

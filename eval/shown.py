@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from eval.grid import Grid
+from eval.grid import Grid, searches
 from eval.record import RunError
 from eval.task import Example
 from retrieval.generation import current, verified
@@ -24,7 +24,7 @@ def refuse_test_questions(grid: Grid) -> None:
     asked = _asked(grid.task.examples)
     found: dict[Path, list[str]] = {}
     problems = []
-    for name, settings in grid.stack.only(grid.cells).retrievers.items():
+    for name, settings in grid.stack.only(searches(grid.cells)).retrievers.items():
         index = settings.index
         if index not in found:
             found[index] = [one.text for one in _demonstrations(index) if _is_asked(one, asked)]

@@ -13,9 +13,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from eval.folder import Results
+from eval.gold import is_oracle
 from eval.record import Record
 from retrieval.stats import Difference, Estimate, holm, mean, paired, per, quantile, tied
-from serve.combination import GOLD, Combination
+from serve.combination import Combination
 
 ENOUGH_FOR_P95: Final = 59
 """0.95 ** 59 < 0.05: of fewer answers even the slowest may well be below the true 95th percentile."""
@@ -109,7 +110,7 @@ def comparisons(results: Results) -> dict[Combination, Comparison]:
         return {}
     others = [cell for cell in results.records if cell != results.baseline and not results.missing(cell)]
     found = {cell: difference(results, cell, results.baseline) for cell in others}
-    declared = [cell for cell in others if cell.retriever != GOLD]
+    declared = [cell for cell in others if not is_oracle(cell.retriever)]
     corrected = dict(zip(declared, holm([found[cell].p for cell in declared]), strict=True))
     return {cell: Comparison(found[cell], corrected.get(cell, math.nan)) for cell in others}
 
@@ -150,7 +151,7 @@ def _shown(column: str, value: str | float | None) -> str:
 
 
 def _group(row: Row) -> int:
-    return 2 if row.n_infra else 1 if row.retriever == GOLD else 0
+    return 2 if row.n_infra else 1 if is_oracle(row.retriever) else 0
 
 
 def _place(row: Row) -> tuple[int, float, float, str]:

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.analysis import Analysis
+from eval.gold import is_oracle
 from eval.leaks import said
 from eval.summary import Row, ranked
 from eval.verdict import ALPHA
 from eval.wording import chance, number, percent, points
-from serve.combination import GOLD
 
 SHOWN: Final = 20
 """Rows that fit a screen; the report has all of them."""
@@ -52,7 +52,7 @@ def _table(analysis: Analysis, shown: list[Row]) -> Table:
 def _remark(row: Row, baseline: str) -> str:
     if row.n_infra:
         return f"  {row.n_infra} missing"
-    return "  baseline" if row.combination == baseline else "  oracle" if row.retriever == GOLD else ""
+    return "  baseline" if row.combination == baseline else "  oracle" if is_oracle(row.retriever) else ""
 
 
 def _figures(row: Row) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def _figures(row: Row) -> tuple[str, ...]:
 
 def _style(row: Row) -> str:
     """Green and red only for what is more than chance."""
-    if row.n_infra or row.retriever == GOLD:
+    if row.n_infra or is_oracle(row.retriever):
         return "dim"
     if row.p_holm is None or row.delta is None or row.p_holm >= ALPHA:
         return ""

@@ -10,7 +10,9 @@ from typing import Literal
 
 from eval.effects import LEVERS, Effect, Factor
 from eval.folder import Results
+from eval.gold import is_oracle
 from eval.summary import Comparison, Row, comparisons, ranked
+from eval.tally import Weakest
 from retrieval.stats import ALPHA as ALPHA
 from serve.combination import BASE, GOLD, NONE, Combination
 
@@ -56,6 +58,8 @@ class Verdict:
     sentence: str
     tied: tuple[str, ...] = ()
     """The highest score and all that cannot be told from it: with these questions, the choice among them is free."""
+    blame: Weakest | None = None
+    """What most of the best combination's wrong answers are the fault of; the run's, while answers are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +101,11 @@ def find(results: Results, rows: Sequence[Row], effects: Sequence[Effect]) -> Fi
     )
 
 
-def verdict_of(results: Results, finding: Finding | None, sentence: str) -> Verdict:
+def verdict_of(results: Results, finding: Finding | None, fault: Weakest | None, sentence: str) -> Verdict:
     """The finding as `verdict.json` has it."""
     baseline, untested = str(results.baseline), tuple(not_tested(results))
     if finding is None:
-        return Verdict(decision="incomplete", baseline=baseline, not_tested=untested, sentence=sentence)
+        return Verdict(decision="incomplete", baseline=baseline, not_tested=untested, sentence=sentence, blame=fault)
     gain, best, base = finding.comparison.difference, finding.best, finding.base
     return Verdict(
         decision=finding.decision,
@@ -121,13 +125,14 @@ def verdict_of(results: Results, finding: Finding | None, sentence: str) -> Verd
         not_tested=untested,
         sentence=sentence,
         tied=tuple(row.combination for row in finding.tied),
+        blame=fault,
     )
 
 
 def not_tested(results: Results) -> Iterator[str]:
     """What the grid could have tried and did not, so that nobody reads its silence as an answer."""
     grid, retrievers = results.config.grid, results.config.stack["retrievers"]
-    searched = [name for name in grid.retrievers if name not in (NONE, GOLD)]
+    searched = [name for name in grid.retrievers if name != NONE and not is_oracle(name)]
     if set(grid.adapters) == {BASE}:
         yield "fine-tuning: the grid has no adapter"
     if not searched:

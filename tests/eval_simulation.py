@@ -62,7 +62,9 @@ def _record(example: Example, cell: Combination, right: bool, seconds: float) ->
     turns = [Message("user", "[S1] Register\nA page.\n\n" * passages + f"Question: {example.question}")]
     if cell.strategy != "direct":
         turns.insert(0, Message("system", "Answer with one JSON object."))
-    sources = tuple(Source(f"register-{(len(example.id) * k) % 40}@0-200", 1 / (k + 1)) for k in range(passages))
+    found = [f"register-{(len(example.id) * k) % 40}@0-200" for k in range(passages)]
+    marked = [f"{one}@0-200" for one in example.evidence]
+    sources = tuple(Source(one, 1.0) for one in (marked if cell.retriever == GOLD else found))
     return Record(
         id=example.id,
         combination=cell,

@@ -146,7 +146,8 @@ def test_everything_that_the_grid_uses_is_in_the_matrix(
     pages = [Document(id="a", title="", text="A page."), Document(id="b", title="", text="Who?", meta=worked)]
     build(pages, tmp_path / "index", settings)
 
-    found = materials(results.config, tmp_path)
+    company = replace(results.config.grid, retrievers=(*results.config.grid.retrievers, "gold-dense"))
+    found = materials(replace(results.config, grid=company), tmp_path)
 
     assert [(one.name, len(one.texts), one.remark) for one in found] == [
         ("training data of tuned", 1, ""),

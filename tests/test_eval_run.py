@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from eval.folder import load_results
 from eval.grid import load_grid
 from eval.record import RunError, read_records
 from eval.run import run
-from serve.chat import ServeError
 from serve.combination import Combination
 from tests.eval_stub import Stub, call_of, fact, planted, serving, write_rows, write_world
 
@@ -179,12 +179,19 @@ def test_when_the_engine_is_gone_the_rest_is_left_for_another_time(stub: Stub, t
     assert len((out / "failures.jsonl").read_text().splitlines()) == 4
 
 
-def test_an_adapter_that_changes_nothing_is_refused_before_any_question(stub: Stub, tmp_path: Path) -> None:
+def test_an_adapter_that_changes_nothing_fails_its_own_cells_without_being_asked(
+    stub: Stub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     stub.probed = lambda model: 0.0
-    with pytest.raises(ServeError, match=r"stack\.yaml:\d+: .*tuned.* has no effect"):
-        run(load_grid(write_world(tmp_path, stub.url, n=2)), tmp_path / "out")
 
-    assert not stub.calls
+    results = run(load_grid(write_world(tmp_path, stub.url, n=2)), tmp_path / "out")
+
+    assert re.search(r"stack\.yaml:\d+: tuned has no effect: .* Its combinations are not asked", caplog.text)
+    assert {cell.adapter for cell in results.records if results.missing(cell)} == {"tuned"}
+    assert {call.partition("\n")[0] for call in stub.calls} == {"stub"}
+    assert {
+        one.reason.partition(": tuned ")[2][:13] for cell in results.failures.values() for one in cell.values()
+    } == {"has no effect"}
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_it_asks_no_host_says_nothing_on_the_console_and_fits_the_screen(
 
     assert [one for one in heard if not one.startswith(("file://", "data:"))] == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.locator("figure svg:visible").count() == 1
+    assert page.locator("figure svg:visible").count() == 2
     assert page.locator("h1").inner_text() == "The levers are retrieval and adapter"
     page.close()
 

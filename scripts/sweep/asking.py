@@ -12,7 +12,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from eval.folder import load_results
-from eval.grid import Grid
+from eval.grid import Grid, searches
 from eval.summary import scores
 from retrieval.files import write_atomically
 from retrieval.stats import Difference, Estimate, mean, paired
@@ -70,7 +70,7 @@ def ask(name: str, grid: Grid, adapters: Mapping[str, Path], folder: Path, door:
 def write_grid(grid: Grid, adapters: Mapping[str, Path], file: Path) -> Path:
     """The grid with these adapters beside the base, as a file, and its stack in another."""
     stack_file = file.with_suffix(".stack.yaml")
-    stack = replace(grid.stack.only(grid.cells), adapters=dict(adapters), file=None)
+    stack = replace(grid.stack.only(searches(grid.cells)), adapters=dict(adapters), file=None)
     settings = replace(
         grid.settings, stack=Path(stack_file.name), task=grid.settings.task.resolve(), adapters=(BASE, *adapters)
     )

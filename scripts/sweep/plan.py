@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from eval.gold import is_oracle
 from eval.grid import Grid, load_grid
 from eval.keys import keys_of
 from retrieval.files import FileError
@@ -18,7 +19,7 @@ from scripts.sweep.checkpoints import expected, snapshots
 from scripts.sweep.variants import Variant, read_variants
 from serve.base import model_folder
 from serve.chat import ServeError
-from serve.combination import BASE, GOLD
+from serve.combination import BASE
 from train.base import check_base, find_base, fingerprint, read_config
 from train.chat import read_chats
 from train.door import TrainError
@@ -79,7 +80,7 @@ def load_plan(recipe: Path, grids: Sequence[Path]) -> Plan:
 
 def plain(grid: Grid) -> Grid:
     """The grid for the base model alone. The oracle arm is left out: nobody could deploy what is best under it."""
-    retrievers = tuple(name for name in grid.settings.retrievers if name != GOLD)
+    retrievers = tuple(name for name in grid.settings.retrievers if not is_oracle(name))
     baseline = replace(grid.baseline, adapter=BASE)
     settings = replace(grid.settings, adapters=(BASE,), retrievers=retrievers, baseline=str(baseline))
     return replace(grid, settings=settings, baseline=baseline)

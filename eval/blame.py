@@ -1,0 +1,256 @@
+"""Who is to blame for each answer: an ordered tree over the arms of one way of asking, in which the first match wins.
+
+    closed-book  adapter:none:strategy       what the model knows by heart
+    retrieved    adapter:RETRIEVER:strategy  the combination itself
+    oracle       adapter:gold:strategy       the marked evidence alone
+
+An arm that was not run is not guessed: its leaf is `undecided`, and `untold` says why. Not in the tree: evidence that
+was found and then cut from the prompt, since a record has only what was shown. Knows nothing of statistics or pages.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from eval.calls import calls_of
+from eval.evidence import in_prompt
+from eval.folder import Results, planned
+from eval.gold import is_oracle
+from eval.record import Record
+from eval.scorers import build, loose_field
+from eval.task import Example, ScorerSettings, TaskSettings
+from eval.wording import counted
+from serve.combination import GOLD, NONE, Combination
+from serve.strategies import shown_in
+
+Fault = Literal["run", "form", "retrieval", "reading", "test set", "unknown"]
+Leaf = Literal[
+    "no answer",
+    "from evidence",
+    "by heart",
+    "unsupported",
+    "unexplained",
+    "abstained",
+    "form",
+    "unreadable",
+    "answered anyway",
+    "retrieval",
+    "overcautious",
+    "context",
+    "suspect",
+    "behaviour",
+    "undecided",
+]
+
+FAULTS: Final[Mapping[Fault, str]] = {
+    "run": "there is no answer",
+    "form": "the answer is right but for its form, or none can be read in it",
+    "retrieval": "the evidence was not in the prompt, and with it the answer is right",
+    "reading": "the answer does not follow from what the prompt says",
+    "test set": "no combination ever gets it right: too hard for all of them, or wrongly marked",
+    "unknown": "nobody can tell, because an arm was not run or the evidence is not marked exactly",
+}
+"""What a wrong answer is the fault of; of equals the first is named."""
+
+RIGHT: Final[Mapping[Leaf, str]] = {
+    "from evidence": "right, with the marked evidence in the prompt",
+    "by heart": "right without the evidence, and closed-book as well",
+    "unsupported": "right without the evidence, but wrong closed-book",
+    "unexplained": "right; from where cannot be told",
+    "abstained": "right: no document has the answer, and it says so",
+}
+WRONG: Final[Mapping[Leaf, tuple[Fault, str]]] = {
+    "no answer": ("run", "the call failed or was not made: never a score"),
+    "form": ("form", "the right answer, not in the form that was asked for"),
+    "unreadable": ("form", "no answer can be read in it, however loosely"),
+    "retrieval": ("retrieval", "the evidence was not in the prompt, and with it alone the answer is right"),
+    "context": ("reading", "the evidence was in the prompt; right when nothing else is"),
+    "behaviour": ("reading", "wrong even with the evidence alone in the prompt"),
+    "overcautious": ("reading", "says that the documents do not have it, though the evidence was in the prompt"),
+    "answered anyway": ("reading", "no document has the answer, and it gives one"),
+    "suspect": (
+        "test set",
+        "no combination ever gets it right: too hard for all, or the question, its answer or its evidence is wrong",
+    ),
+    "undecided": ("unknown", "wrong; without the arms that are missing nobody can say why"),
+}
+MEANING: Final[Mapping[Leaf, str]] = {**RIGHT, **{leaf: meaning for leaf, (_, meaning) in WRONG.items()}}
+"""Every leaf, in the order in which it is shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the arms show of one question asked one way; None is what nobody can tell."""
+
+    answered: bool
+    right: bool
+    but_for_form: bool
+    """Right when looked at loosely."""
+    readable: bool
+    unanswerable: bool
+    abstained: bool
+    """It says that the documents do not have the answer."""
+    evidence: bool | None
+    """Whether all of the marked evidence was in the prompt."""
+    closed_book: bool | None
+    """Whether the same without any passage is right, its form aside."""
+    oracle: bool | None
+    """Whether the same with the evidence alone is right, its form aside."""
+    suspect: bool
+    """Whether no combination ever is."""
+
+
+def leaf(seen: Seen) -> Leaf:
+    """The tree; the first match wins."""
+    if not seen.answered:
+        return "no answer"
+    if seen.right:
+        return "abstained" if seen.unanswerable else _source(seen)
+    if seen.but_for_form:
+        return "form"
+    if not seen.readable:
+        return "unreadable"
+    if seen.unanswerable:
+        return "answered anyway"
+    if seen.suspect:
+        return "suspect"
+    if seen.oracle is None or (seen.oracle and seen.evidence is None):
+        return "undecided"
+    if seen.oracle and not seen.evidence:
+        return "retrieval"
+    if seen.abstained and seen.evidence:
+        return "overcautious"
+    return "context" if seen.oracle else "behaviour"
+
+
+def _source(seen: Seen) -> Leaf:
+    if seen.evidence is None:
+        return "unexplained"
+    if seen.evidence:
+        return "from evidence"
+    if seen.closed_book is None:
+        return "unexplained"
+    return "by heart" if seen.closed_book else "unsupported"
+
+
+Leaves = Mapping[str, Leaf]
+"""Example id -> leaf, in the order of the test set."""
+
+
+def look(results: Results) -> Mapping[Combination, Mapping[str, Seen]]:
+    """What the arms show of every question that was planned, in every combination."""
+    court = _Court(results)
+    return {
+        cell: {one.id: court.seen(cell, one) for one in planned(cell, results.examples)} for cell in results.records
+    }
+
+
+def blame(seen: Mapping[Combination, Mapping[str, Seen]]) -> Mapping[Combination, Leaves]:
+    """The leaf of each of them."""
+    return {cell: {item: leaf(one) for item, one in questions.items()} for cell, questions in seen.items()}
+
+
+def faults(leaves: Leaves) -> Counter[Fault]:
+    """How many wrong answers are whose fault, in the order of FAULTS."""
+    found = Counter(WRONG[one][0] for one in leaves.values() if one in WRONG)
+    return Counter({fault: found[fault] for fault in FAULTS if found[fault]})
+
+
+def untold(results: Results) -> Iterator[str]:
+    """What the tree cannot tell in this run, and what to add so that it can."""
+    retrievers = results.config.grid.retrievers
+    unmarked = sum(not example.has_gold for example in results.examples)
+    if GOLD not in retrievers:
+        yield "whether a wrong answer lacked its evidence or misread it: add `gold` to the grid's retrievers"
+    if NONE not in retrievers:
+        yield "whether a right answer without evidence is known by heart: add `none` to the grid's retrievers"
+    if not any(is_oracle(name) and name != GOLD for name in retrievers):
+        searched = next((name for name in retrievers if name != NONE and not is_oracle(name)), "RETRIEVER")
+        yield f"whether other passages distract from the evidence: add `gold-{searched}` to the grid's retrievers"
+    if unmarked:
+        yield f"anything about {counted(unmarked, 'question')} whose `evidence` is empty: mark it in the test set"
+    if not any(example.meta.get("unanswerable") for example in results.examples):
+        yield "whether it abstains when it should: the test set has no question marked `unanswerable`"
+
+
+class _Court:
+    """Every record judged once, so that each arm may be looked at from all others."""
+
+    def __init__(self, results: Results) -> None:
+        task = results.config.task
+        self._results = results
+        self._judge = _Judge(task, results.examples)
+        self._right = {
+            cell: {
+                one.id: self._judge.loosely_right(one, records[one.id]) for one in results.examples if one.id in records
+            }
+            for cell, records in results.records.items()
+        }
+        self._oracles = [cell for cell in results.records if cell.retriever == GOLD]
+        self._solved = {item for right in self._right.values() for item, is_right in right.items() if is_right}
+        # A way of asking that fails most questions says nothing about the one it fails: only an able oracle does.
+        self._tried = {item for cell in self._oracles if _able(self._right[cell]) for item in self._right[cell]}
+
+    def seen(self, cell: Combination, example: Example) -> Seen:
+        record = self._results.records[cell].get(example.id)
+        return Seen(
+            answered=record is not None,
+            right=record is not None and record.scores[self._results.config.task.primary] == 1,
+            but_for_form=self._right[cell].get(example.id, False),
+            readable=record is not None and self._judge.readable(record),
+            unanswerable=bool(example.meta.get("unanswerable")),
+            abstained=record is not None and self._judge.abstained(example, record),
+            evidence=self._evidence(cell, example, record) if record else None,
+            closed_book=self._arm(cell, NONE, example),
+            oracle=self._arm(cell, GOLD, example) if example.has_gold else None,
+            suspect=example.id in self._tried and example.id not in self._solved,
+        )
+
+    def _arm(self, cell: Combination, retriever: str, example: Example) -> bool | None:
+        return self._right.get(replace(cell, retriever=retriever), {}).get(example.id)
+
+    def _evidence(self, cell: Combination, example: Example, record: Record) -> bool | None:
+        if not example.evidence:
+            return None
+        if is_oracle(cell.retriever):
+            return True
+        answers = (self._results.records[oracle].get(example.id) for oracle in self._oracles)
+        return in_prompt(example, record, next(filter(None, answers), None))
+
+
+class _Judge:
+    """The task's scorers, looked through loosely."""
+
+    def __init__(self, task: TaskSettings, examples: tuple[Example, ...]) -> None:
+        self._primary = task.scorers[task.primary]
+        self._scorers = tuple(build(_loose(task)).values())
+        self._refusals = tuple(
+            dict.fromkeys(said for one in examples if one.meta.get("unanswerable") for said in one.answers)
+        )
+
+    def loosely_right(self, example: Example, record: Record) -> bool:
+        return any(score(example, record.text, shown_in(record.prompt)) == 1 for score in self._scorers)
+
+    def abstained(self, example: Example, record: Record) -> bool:
+        """Whether it is what the test set takes for an answer where there is none."""
+        return bool(self._refusals) and self.loosely_right(replace(example, answers=self._refusals), record)
+
+    def readable(self, record: Record) -> bool:
+        if self._primary.kind in ("tool_call", "arguments"):
+            return calls_of(record.text) is not None
+        said = loose_field(record.text, self._primary.json) if self._primary.json else record.text
+        return bool(said and said.strip())
+
+
+def _loose(task: TaskSettings) -> dict[str, ScorerSettings]:
+    """The primary scorer, and the same where the form was missed; whatever the task itself calls loose."""
+    primary = task.scorers[task.primary]
+    loosened = {"": replace(primary, loose=True)} if primary.json and primary.kind != "context_used" else {}
+    declared = {name: scorer for name, scorer in task.scorers.items() if scorer.loose}
+    return {task.primary: primary, **(declared or loosened)}
+
+
+def _able(right: Mapping[str, bool]) -> bool:
+    """Whether it gets more than half of its questions right."""
+    return sum(right.values()) > len(right) / 2

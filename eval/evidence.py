@@ -1,0 +1,89 @@
+"""Whether the marked evidence was in a prompt, as far as the records tell: yes, no, or it cannot be told.
+
+A mark of characters must be covered whole. A page or a document is a coarse mark: a piece of it may be the wrong piece,
+so then it counts whether a gold answer stands in the piece. Knows nothing of scores, or of who is to blame.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from eval.gold import PART
+from eval.record import Record
+from eval.scorers import contains
+from eval.task import Example
+from serve.strategies import shown_in
+
+GAP: Final = 2
+"""Characters that may be missing at the ends of passages: the line breaks at which a document is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A passage that was shown."""
+
+    document: str
+    start: int
+    end: int
+    text: str
+
+
+def in_prompt(example: Example, record: Record, oracle: Record | None) -> bool | None:
+    """Whether all of the evidence was there; None when the records cannot tell.
+
+    `oracle` is an answer of the oracle arm to the same question, if there is one: it shows how far a page or a
+    document reaches.
+    """
+    there = _pieces(record)
+    whole = _pieces(oracle) if oracle else ()
+    found = [_is_there(mark, example, there, whole) for mark in example.evidence]
+    if not found or (None in found and False not in found):
+        return None
+    return False not in found
+
+
+def covers(pieces: Sequence[Piece], start: int, end: int) -> bool:
+    """Whether pieces of one document hold all of these characters.
+
+    >>> covers([Piece("a", 0, 50, ""), Piece("a", 51, 90, "")], 20, 80), covers([Piece("a", 0, 50, "")], 20, 80)
+    (True, False)
+    """
+    at = start
+    for piece in sorted(pieces, key=lambda piece: piece.start):
+        if piece.start <= at + GAP:
+            at = max(at, piece.end)
+    return at > start and at + GAP >= end
+
+
+def _is_there(mark: str, example: Example, there: Sequence[Piece], whole: Sequence[Piece]) -> bool | None:
+    part = PART.fullmatch(mark)
+    document = part["document"] if part else mark
+    mine = [piece for piece in there if piece.document == document]
+    if not mine:
+        return False
+    if part and part["start"]:
+        return covers(mine, int(part["start"]), int(part["end"]))
+    exact = {other for other in example.evidence if other != mark}
+    reach = [one for one in whole if one.document == document and f"{document}@{one.start}-{one.end}" not in exact]
+    if reach and all(covers(mine, one.start, one.end) for one in reach):
+        return True
+    if _says(example, mine):
+        return True
+    # The answer stands in the document, but not in what was shown of it: the wrong piece.
+    return False if _says(example, reach) else None
+
+
+def _says(example: Example, pieces: Sequence[Piece]) -> bool:
+    return any(contains(piece.text, answer) for piece in pieces for answer in example.answers)
+
+
+def _pieces(record: Record) -> tuple[Piece, ...]:
+    """The passages of a record with their texts; passages come first among its sources, in the order of the prompt."""
+    texts = shown_in(record.prompt)
+    found = []
+    for place, source in enumerate(record.sources):
+        document, _, span = source.passage.rpartition("@")
+        start, _, end = span.partition("-")
+        text = texts[place] if place < len(texts) else ""
+        found.append(Piece(document, int(start), int(end), text))
+    return tuple(found)
