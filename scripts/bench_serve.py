@@ -81,7 +81,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def overhead(options: argparse.Namespace) -> None:
     """Streams at a steady rate, then as many short requests as each way takes."""
     work = Work(what="overhead", users=options.users, rounds=options.rounds, seconds=options.seconds)
-    free = {"running": 4 * work.users, "per_key": 4 * work.users}
+    free = {"running": 4 * work.users}
     rows = _repeated(work, options, [streamed, saturated], free)
     timing = work.timing
     title = f"{work.users} streams of {work.pieces} pieces at {timing.rate:g} a second, first after {timing.first:g} s"

@@ -49,6 +49,8 @@ class GatewaySettings:
             given = getattr(self, name)
             if given is not None and given < value:
                 raise ValueError(f"{name} is {given}; it must be at least {value}")
+        if self.per_key is not None and self.keys is None:
+            raise ValueError("per_key counts the questions of a key, and there are no `keys`; name their file")
         for name in ("queue_seconds", "first_token_seconds", "idle_seconds", "total_seconds", "drain_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")

@@ -98,7 +98,10 @@ async def test_so_many_run_so_many_wait_and_the_rest_are_told_when_to_come_back(
 
 
 async def test_a_key_has_its_share_and_whoever_gives_up_waiting_leaves_no_trace() -> None:
-    admission, done = Admission(GatewaySettings(running=1, waiting=9, per_key=2)), asyncio.Event()
+    admission, done = (
+        Admission(GatewaySettings(running=1, waiting=9, per_key=2, keys=Path("keys.txt"))),
+        asyncio.Event(),
+    )
     first, second = (asyncio.create_task(hold(admission, "ann", done)) for _ in range(2))
     await asyncio.sleep(0)
 

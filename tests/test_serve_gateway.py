@@ -2,8 +2,9 @@
 
 import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,35 +120,35 @@ def test_a_port_in_use_is_refused_in_one_sentence() -> None:
             listen(other.getsockname()[1])
 
 
-def test_sigterm_lets_the_question_under_way_finish(tmp_path: Path) -> None:
+@contextmanager
+def under_way(folder: Path, settings: str = "") -> Iterator[tuple[Echo, subprocess.Popen[str], Iterator[str]]]:
+    """The engine's stand-in, the gateway's process, and what is still to come of a stream that has begun."""
     with echoing() as echo:
-        (tmp_path / "stack.yaml").write_text(f"model: m\nurl: {echo.url}\nstrategies: {{direct: {{kind: direct}}}}\n")
-        with up(tmp_path / "stack.yaml") as (process, url):
+        direct = "strategies: {direct: {kind: direct}}"
+        (folder / "stack.yaml").write_text(f"model: m\nurl: {echo.url}\n{direct}\n{settings}\n")
+        with up(folder / "stack.yaml") as (process, url):
             echo.may_go_on.clear()
             asked = ASKED | {"model": "base:none:direct", "stream": True}
             with httpx.stream("POST", f"{url}/chat/completions", json=asked, timeout=60) as answer:
                 lines = answer.iter_lines()
                 assert "sources" in next(lines)
-                process.terminate()
-                echo.may_go_on.set()
-                last = [line for line in lines if line][-1]
+                yield echo, process, lines
+            echo.may_go_on.set()
 
-            assert (last, process.wait(60)) == ("data: [DONE]", 0)
+
+def test_sigterm_lets_the_question_under_way_finish(tmp_path: Path) -> None:
+    with under_way(tmp_path) as (echo, process, lines):
+        process.terminate()
+        echo.may_go_on.set()
+        last = [line for line in lines if line][-1]
+
+        assert (last, process.wait(60)) == ("data: [DONE]", 0)
 
 
 def test_an_answer_that_takes_longer_than_stopping_may_ends_with_the_reason(tmp_path: Path) -> None:
-    with echoing() as echo:
-        settings = "strategies: {direct: {kind: direct}}\ngateway: {drain_seconds: 1}\n"
-        (tmp_path / "stack.yaml").write_text(f"model: m\nurl: {echo.url}\n{settings}")
-        with up(tmp_path / "stack.yaml") as (process, url):
-            echo.may_go_on.clear()
-            asked = ASKED | {"model": "base:none:direct", "stream": True}
-            with httpx.stream("POST", f"{url}/chat/completions", json=asked, timeout=60) as answer:
-                lines = answer.iter_lines()
-                assert "sources" in next(lines)
-                process.terminate()
-                last = [line for line in lines if line][-1]
-            echo.may_go_on.set()
+    with under_way(tmp_path, "gateway: {drain_seconds: 1}") as (_, process, lines):
+        process.terminate()
+        last = [line for line in lines if line][-1]
 
-            assert "this server is stopping" in last
-            assert process.wait(60) == 0
+        assert "this server is stopping" in last
+        assert process.wait(60) == 0

@@ -91,17 +91,18 @@ def test_an_evaluation_has_the_adapters_that_it_names_and_watches_no_folder(tmp_
     assert (only.adapters, only.adapter_folder) == ({"new": shelf / "new"}, None)
 
 
-WRONG_ADAPTERS = {
+WRONG = {
     "adapter_folder: nowhere\n": "adapter_folder: there is no folder",
     "adapter_folder: .\nurl: http://127.0.0.1:1/v1\n": "has its own adapters",
     "engine: {max_lora_rank: 17}\n": "engine.max_lora_rank: Input should be 1, 8, 16",
     "engine: {max_loras: 0}\n": "engine.max_loras",
+    "gateway: {per_key: 2}\n": "per_key counts the questions of a key, and there are no `keys`",
     "engine: {tensor_parallel_size: 0}\n": "engine.tensor_parallel_size",
 }
 
 
-@pytest.mark.parametrize(("lines", "sentence"), WRONG_ADAPTERS.items(), ids=WRONG_ADAPTERS)
-def test_what_cannot_be_meant_about_adapters_is_refused(tmp_path: Path, lines: str, sentence: str) -> None:
+@pytest.mark.parametrize(("lines", "sentence"), WRONG.items(), ids=WRONG)
+def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path, lines: str, sentence: str) -> None:
     with pytest.raises(FileError) as caught:
         Stack.load(write(tmp_path, GOOD + lines))
 
