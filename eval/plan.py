@@ -79,6 +79,8 @@ class Plan:
     guessed: tuple[Contrast, ...]
     """Of combinations that too few records tell of, for several discordances."""
     measured: tuple[Contrast, ...]
+    seen: int
+    """The questions on which those were measured. A run asks in the order of the file, so they are no random sample."""
 
     @property
     def left(self) -> int:
@@ -107,6 +109,7 @@ def plan(grid: Grid, earlier: Earlier) -> Plan:
         prompt_tokens=tokens,
         guessed=() if len(known) == len(choices(grid)) else tuple(_guessed(grid)),
         measured=tuple(_measured(grid, known)),
+        seen=len(known.get(grid.baseline, ())),
     )
 
 

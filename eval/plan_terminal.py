@@ -60,8 +60,13 @@ def warned(plan: Plan) -> Iterator[str]:
         return
     if plan.guessed and plan.clusters < plan.questions:
         yield (
-            f"The questions are in {counted(plan.clusters, 'cluster')}; without records, two of one are taken to be "
-            f"alike by {ALIKE}."
+            f"The questions are in {counted(plan.clusters, 'cluster')}; without records, differences within one are "
+            f"taken to correlate by {ALIKE}."
+        )
+    if plan.measured and plan.seen < plan.questions:
+        yield (
+            f"The records tell of {plan.seen} of {counted(plan.questions, 'question')}, in the order of the file: the "
+            "others may be harder to tell apart."
         )
     most = max(one.more for one in contrasts)
     if most:

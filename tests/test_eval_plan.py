@@ -238,6 +238,15 @@ def test_half_the_records_foretell_what_all_of_them_show(tmp_path: Path) -> None
             assert one.smallest > 0.9 * other.smallest
 
 
+def test_records_of_the_first_questions_do_not_speak_for_all(tmp_path: Path) -> None:
+    grid = load_grid(world(tmp_path))
+    first, whole = plan(grid, Earlier(good=answered(grid, 40))), plan(grid, Earlier(good=answered(grid, N)))
+
+    assert (first.seen, whole.seen) == (40, N)
+    assert f"40 of {N} questions" in printed(first)
+    assert "in the order of the file" not in printed(whole)
+
+
 def test_the_family_is_the_one_that_the_run_corrects_for(tmp_path: Path) -> None:
     path, out = world(tmp_path, n=40), tmp_path / "out"
     grid = kept(path, out, questions=40)
