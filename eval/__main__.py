@@ -1,4 +1,4 @@
-"""The front door: `python -m eval run GRID [--out DIR] | report RUN [--embedder MODEL]`.
+"""The front door: `python -m eval plan GRID [--out DIR] | run GRID [--out DIR] | report RUN [--embedder MODEL]`.
 
 Turns what people type into calls, and what goes wrong into sentences.
 """
@@ -15,9 +15,12 @@ from eval.analysis import analyse
 from eval.folder import load_results
 from eval.grid import load_grid
 from eval.leaks import find_leaks
+from eval.plan import plan, read_earlier
+from eval.plan_terminal import show_plan
 from eval.record import RunError
 from eval.report import save
 from eval.run import run
+from eval.shown import refuse_test_questions
 from eval.terminal import show
 from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.embed import PACKAGED, Embedder, locate
@@ -47,9 +50,17 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-def _run(options: argparse.Namespace) -> int:
+def _plan(options: argparse.Namespace) -> int:
     grid = load_grid(options.grid)
-    folder = options.out or Path("out") / options.grid.stem
+    refuse_test_questions(grid)
+    place = ["--out", str(options.out)] if options.out else []
+    command = ["python", "-m", "eval", "run", str(options.grid), *place]
+    show_plan(plan(grid, read_earlier(grid, _folder(options))), command, _console())
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    grid, folder = load_grid(options.grid), _folder(options)
     results = run(grid, folder)
     _report(folder)
     if missing := sum(map(results.missing, results.records)):
@@ -63,8 +74,18 @@ def _report(folder: Path, embedder: str = "") -> int:
     results = load_results(folder)
     embed = Embedder(locate(embedder)).passages if embedder else None
     analysis = analyse(results, find_leaks(results, folder, embed))
-    show(analysis, save(analysis, folder), Console() if sys.stdout.isatty() else Console(width=WIDE))
+    show(analysis, save(analysis, folder), _console())
     return 0
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """The run's folder."""
+    chosen: Path | None = options.out
+    return chosen or Path("out", options.grid.stem)
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,15 +95,24 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m eval run out/demo/world/grid.yaml --out out/demo",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    ahead = commands.add_parser(
+        "plan",
+        help="what a run would take, and what difference it could see",
+        description="Say what a run would ask and take, and the smallest difference it can show. Asks nothing.",
+        epilog="example: python -m eval plan out/demo/world/grid.yaml --out out/demo",
+    )
     ask = commands.add_parser(
         "run",
         help="answer what is not answered yet, and report",
         description="Ask every question of the task in every combination of the grid. The same command resumes.",
         epilog="example: python -m eval run out/demo/world/grid.yaml --out out/demo",
     )
-    ask.add_argument("grid", type=Path, metavar="GRID", help="a grid.yaml")
-    ask.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: out/<name of the grid file>)")
-    ask.set_defaults(command=_run)
+    for command, does in ((ahead, _plan), (ask, _run)):
+        command.add_argument("grid", type=Path, metavar="GRID", help="a grid.yaml")
+        command.add_argument(
+            "--out", type=Path, metavar="DIR", help="the run's folder (default: out/<name of the grid file>)"
+        )
+        command.set_defaults(command=does)
     report = commands.add_parser(
         "report",
         help="make the report of a run again",
