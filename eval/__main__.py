@@ -81,9 +81,9 @@ def _gate(options: argparse.Namespace) -> int:
     earlier = load_results(gates.against_run.run) if gates.against_run else None
     leaks = find_leaks(run, options.folder) if gates.leaks else None
     judgement = judge(gates, run, earlier, leaks)
+    show_gates(judgement, _console())
     if options.junit:
         write_atomically(options.junit, to_junit(judgement, str(options.folder)))
-    show_gates(judgement, _console())
     return 2 if judgement.failed else 0
 
 

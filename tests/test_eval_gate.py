@@ -68,6 +68,16 @@ def test_a_gate_holds_exactly_when_what_it_wants_was_found(gates: Gates, holds: 
     assert only(judge(gates, RUN))[0] is holds
 
 
+@pytest.mark.parametrize(("more", "holds"), [(0.001, True), (-0.001, False)])
+def test_what_may_be_lost_against_the_baseline_is_the_lower_end_of_the_difference(more: float, holds: bool) -> None:
+    even = run(tuned=0.3, seed=3)
+    low = next(row.delta_ci_low for row in summarise(even) if row.combination == TUNED)
+    assert low is not None and low < -0.001
+    gates = Gates(combination=TUNED, against_baseline=Margin(loses_at_most=more - low))
+
+    assert only(judge(gates, even))[0] is holds
+
+
 def test_the_best_is_judged_unless_the_file_names_another() -> None:
     gates = Gates(score=Floor(at_least=0.5))
 
