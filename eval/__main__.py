@@ -151,6 +151,7 @@ gates, each of which may be left out:
   missing: {at_most: 0}                  # answers, in the whole run
   leaks: block                           # no test question word for word in what the models have seen
 
+Tokens and latency are judged as they are, without an interval. The best of many was lucky too: name the combination.
 One that cannot be judged does not hold. Exit code 0: all hold; 2: one fails; 1: something else is wrong.
 
 example: python -m eval gate out/demo gates.yaml --junit out/demo/gates.xml"""

@@ -72,7 +72,8 @@ def test_a_gate_holds_exactly_when_what_it_wants_was_found(gates: Gates, holds: 
 def test_what_may_be_lost_against_the_baseline_is_the_lower_end_of_the_difference(more: float, holds: bool) -> None:
     even = run(tuned=0.3, seed=3)
     low = next(row.delta_ci_low for row in summarise(even) if row.combination == TUNED)
-    assert low is not None and low < -0.001
+    assert low is not None
+    assert low < -0.001
     gates = Gates(combination=TUNED, against_baseline=Margin(loses_at_most=more - low))
 
     assert only(judge(gates, even))[0] is holds
