@@ -1,4 +1,5 @@
-"""The front door: `python -m eval plan GRID [--out DIR] | run GRID [--out DIR] | report RUN [--embedder MODEL]`.
+"""The front door: `python -m eval plan GRID [--out DIR] | run GRID [--out DIR] | report RUN [--embedder MODEL] |
+compare RUN RUN | gate RUN GATES [--junit FILE]`.
 
 Turns what people type into calls, and what goes wrong into sentences.
 """
@@ -12,7 +13,9 @@ from typing import Final
 from rich.console import Console
 
 from eval.analysis import analyse
+from eval.compare import compare, show_changes
 from eval.folder import load_results
+from eval.gate import judge, load_gates, show_gates, to_junit
 from eval.grid import load_grid
 from eval.leaks import find_leaks
 from eval.plan import plan, read_earlier
@@ -24,7 +27,7 @@ from eval.shown import refuse_test_questions
 from eval.terminal import show
 from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.embed import PACKAGED, Embedder, locate
-from retrieval.files import FileError
+from retrieval.files import FileError, write_atomically
 from retrieval.passage import RetrievalError
 from serve.chat import ServeError
 
@@ -37,7 +40,7 @@ WIDE: Final = 120
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 when all is well, 1 when something is wrong or answers are missing."""
+    """Run one command; 0 when all is well, 1 when something is wrong or answers are missing, 2 when a gate fails."""
     tell_progress("eval", "serve", "retrieval")
     stop_politely()  # in-flight questions are dropped, the engine is stopped, every answer is kept
     options = _parser().parse_args(arguments)
@@ -84,6 +87,23 @@ def _folder(options: argparse.Namespace) -> Path:
     return chosen or Path("out", options.grid.stem)
 
 
+def _compare(before: Path, after: Path) -> int:
+    show_changes(compare(load_results(before), load_results(after)), _console())
+    return 0
+
+
+def _gate(options: argparse.Namespace) -> int:
+    run = load_results(options.folder)
+    gates = load_gates(options.gates, run)
+    earlier = load_results(gates.against_run.run) if gates.against_run else None
+    leaks = find_leaks(run, options.folder) if gates.leaks else None
+    judgement = judge(gates, run, earlier, leaks)
+    show_gates(judgement, _console())
+    if options.junit:
+        write_atomically(options.junit, to_junit(judgement, str(options.folder)))
+    return 2 if judgement.failed else 0
+
+
 def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
@@ -127,7 +147,54 @@ def _parser() -> argparse.ArgumentParser:
         help=f"look for test questions in other words too, by a folder or {PACKAGED} (minutes for 10,000 texts)",
     )
     report.set_defaults(command=lambda options: _report(options.folder, options.embedder))
+    _add_compare(commands)
+    _add_gate(commands)
     return parser
+
+
+def _add_compare(commands: "argparse._SubParsersAction[Parser]") -> None:
+    both = commands.add_parser(
+        "compare",
+        help="the same questions in two runs",
+        description="What became better or worse from one run to another, combination by combination, and whether that "
+        "is more than chance, on the questions that both have. Test sets or primary scorers that differ are refused.",
+        epilog="example: python -m eval compare out/before out/demo",
+    )
+    both.add_argument("before", type=Path, metavar="RUN", help="the folder of the first run")
+    both.add_argument("after", type=Path, metavar="RUN", help="and of the second")
+    both.set_defaults(command=lambda options: _compare(options.before, options.after))
+
+
+GATES: Final = """\
+gates, each of which may be left out:
+
+  combination: base:none:direct          # whom they are for; without it, the best of the run
+  score: {at_least: 0.5}                 # the lower end of its 95 % interval; `bound: value` judges the score itself
+  against_baseline: {loses_at_most: 0.02}
+  against_run: {run: ../before, loses_at_most: 0.02}    # the lower end of the paired difference
+  tokens: {at_most: 900}                 # the mean of an answer
+  latency_p95_s: {at_most: 2}
+  missing: {at_most: 0}                  # answers, in the whole run
+  leaks: block                           # no test question word for word in what the models have seen
+
+Tokens and latency are judged as they are, without an interval. The best of many was lucky too: name the combination.
+One that cannot be judged does not hold. Exit code 0: all hold; 2: one fails; 1: something else is wrong.
+
+example: python -m eval gate out/demo gates.yaml --junit out/demo/gates.xml"""
+
+
+def _add_gate(commands: "argparse._SubParsersAction[Parser]") -> None:
+    thresholds = commands.add_parser(
+        "gate",
+        help="thresholds for CI; exits with 2 when one fails",
+        description="Judge a run by the thresholds of a YAML file, all at once.",
+        epilog=GATES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    thresholds.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    thresholds.add_argument("gates", type=Path, metavar="GATES", help="a gates.yaml")
+    thresholds.add_argument("--junit", type=Path, metavar="FILE", help="also write a JUnit XML file, which CI reads")
+    thresholds.set_defaults(command=_gate)
 
 
 if __name__ == "__main__":
