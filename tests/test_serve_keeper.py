@@ -15,7 +15,7 @@ from shutil import rmtree
 import pytest
 
 from retrieval.passage import Query
-from scripts.serving import descendants, words_of
+from scripts.serving import descendants, is_running, words_of
 from serve import engine, keeper
 from serve.chat import Answer, ServeError, Unavailable
 from serve.combination import Combination
@@ -71,7 +71,7 @@ def opened(folder: Path) -> Iterator[Open]:
                 yield pipeline
 
     yield opening
-    assert not list(descendants(os.getpid()))
+    assert not stubs()
 
 
 def put(folder: Path, model: Path, name: str, seed: int = 1, rank: int = 8) -> Path:
@@ -93,12 +93,18 @@ async def until(holds: Callable[[], object], seconds: float = 30) -> None:
         await asyncio.sleep(0.02)
 
 
+def stubs() -> dict[int, str]:
+    """What these tests have started that still runs: other tests of the same session may have an engine too."""
+    said = {pid: words_of(pid) for pid in descendants(os.getpid()) if is_running(pid)}
+    return {pid: words for pid, words in said.items() if "scripts.stub_engine" in words}
+
+
 def server_of_the_engine() -> int:
-    return next(pid for pid in descendants(os.getpid()) if "stub_engine --" in words_of(pid).partition("guard")[0])
+    return next(pid for pid, words in stubs().items() if "serve.guard" not in words)
 
 
 def guard() -> int:
-    return next(pid for pid in descendants(os.getpid()) if "serve.guard" in words_of(pid))
+    return next(pid for pid, words in stubs().items() if "serve.guard" in words)
 
 
 @pytest.mark.parametrize("victim", [server_of_the_engine, guard])
