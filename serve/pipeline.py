@@ -9,12 +9,13 @@ Talks to one server, which it neither starts nor guards (see `serve.engine`).
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from retrieval.passage import Hit, Query
+from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError, Unavailable
 from serve.combination import BASE, Combination
@@ -99,9 +100,12 @@ class Pipeline:
         return Upstream(self.line, name, sampling or self.stack.sampling)
 
     async def warm(self) -> None:
-        """Look something up with each retriever, so that the first question does not wait for what is read lazily."""
+        """Look something up with each retriever, so that the first question does not wait for what is read lazily.
+
+        One that wants to be told more than a question says so to whoever asks it; that is no reason not to start.
+        """
         for retriever in self._opened.retrievers.values():
-            with metered():
+            with metered(), suppress(RetrievalError, ServeError):
                 await retriever.search(Query("Where does it say so?"))
 
     async def trouble(self) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from retrieval.build import build
 from retrieval.generation import CURRENT, current
 from retrieval.manifest import BuildSettings
-from retrieval.passage import Document, Query
+from retrieval.passage import Document, Query, RetrievalError
 from retrieval.settings import RetrieverSettings
 from retrieval.store import DOCUMENTS
 from serve.chat import Answer
@@ -47,6 +48,20 @@ def stack_of(index: Path, url: str) -> Stack:
         "shown": StrategySettings(kind="fewshot", examples_from="words"),
     }
     return Stack(model="pocket", url=url, retrievers={"words": words, "again": words}, strategies=strategies)
+
+
+async def test_a_retriever_that_wants_metadata_keeps_nobody_from_starting(
+    tmp_path: Path, settings: BuildSettings
+) -> None:
+    publish(tmp_path / "index", settings, "first")
+    picky = RetrieverSettings(kind="lexical", index=tmp_path / "index", k=1, where={"answer": "$wanted"})
+    with echoing() as echo:
+        stack = replace(stack_of(tmp_path / "index", echo.url), retrievers={"words": picky})
+        async with Pipeline(stack) as pipeline:
+            with pytest.raises(RetrievalError, match="the question came without it"):
+                await pipeline.search("words", QUERY)
+
+            await pipeline.warm()
 
 
 def cited(answer: Answer) -> str:
