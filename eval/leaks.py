@@ -196,18 +196,8 @@ def _excerpt(text: str) -> str:
 
 def _rows(results: Results, ids: AbstractSet[str]) -> tuple[Row, ...]:
     """The rows of summary.csv, had only these questions been asked: the same statistics, the same correction."""
-    part = replace(
-        results,
-        examples=tuple(one for one in results.examples if one.id in ids),
-        records={
-            cell: kept
-            for cell, found in results.records.items()
-            if (kept := {item: record for item, record in found.items() if item in ids})
-        },
-        failures={
-            cell: {item: one for item, one in found.items() if item in ids} for cell, found in results.failures.items()
-        },
-    )
+    part = results.only(ids)
+    part = replace(part, records={cell: found for cell, found in part.records.items() if found})
     return summarise(part) if results.baseline in part.records else ()
 
 

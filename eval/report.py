@@ -26,7 +26,7 @@ from eval.tally import by_slice
 from eval.tally import to_csv as blame_csv
 from eval.verdict import ALPHA
 from eval.wording import chance, number, percent, points, span
-from retrieval.files import write_atomically
+from retrieval.files import plain, write_atomically
 from serve.combination import Combination
 
 HERE: Final = Path(__file__).parent
@@ -212,7 +212,7 @@ def _provenance(analysis: Analysis) -> dict[str, Any]:
     return {
         "results": results,
         "reasons": reasons.most_common(10),
-        "config": yaml.safe_dump(_texts(used), sort_keys=False, allow_unicode=True, width=100),
+        "config": yaml.safe_dump(plain(used), sort_keys=False, allow_unicode=True, width=100),
     }
 
 
@@ -239,12 +239,3 @@ def _axis(values: Sequence[float]) -> Axis:
     low, high = min(values, default=0.0), max(values, default=1.0)
     step = next(size for size in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if (high - low) / size <= 7 or size == 0.5)
     return Axis(math.floor(low / step + 1e-9) * step, max(math.ceil(high / step - 1e-9) * step, low + step), step)
-
-
-def _texts(value: Any) -> Any:
-    """The settings as YAML can write them."""
-    if isinstance(value, dict):
-        return {key: _texts(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_texts(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -156,6 +156,19 @@ def model_hash(folder: Path) -> str:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write all rows or none."""
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def plain(value: Any, spelt: Callable[[Path], str] = str) -> Any:
+    """The value as YAML and JSON have it: lists for tuples, and a text for every path.
+
+    >>> plain({"index": Path("out/index"), "where": ({"year": 1},)})
+    {'index': 'out/index', 'where': [{'year': 1}]}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(inner, spelt) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, spelt) for inner in value]
+    return spelt(value) if isinstance(value, Path) else value
 
 
 def write_atomically(path: Path, text: str) -> None:

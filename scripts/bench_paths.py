@@ -23,6 +23,7 @@ from urllib.request import urlopen
 import yaml
 
 from scripts.bench_stub import MODEL, Timing
+from scripts.serving import descendants
 
 ROOT: Final = Path(__file__).parents[1]
 START_SECONDS: Final = 120.0
@@ -63,12 +64,17 @@ class Way:
     @property
     def cpu_seconds(self) -> float:
         """Used until now, by the process and those it started."""
-        return sum(_ticks(pid) for pid in _family(self.pid)) / os.sysconf("SC_CLK_TCK") if self.pid else 0.0
+        return sum(_ticks(pid) for pid in self._family) / os.sysconf("SC_CLK_TCK") if self.pid else 0.0
 
     @property
     def memory_mib(self) -> float:
         """In use now."""
-        return sum(_resident(pid) for pid in _family(self.pid)) / 1024 if self.pid else 0.0
+        return sum(_resident(pid) for pid in self._family) / 1024 if self.pid else 0.0
+
+    @property
+    def _family(self) -> set[int]:
+        """The process, its children, and theirs."""
+        return {self.pid} | descendants(self.pid)
 
     def ready(self, seconds: float = START_SECONDS) -> "Way":
         """This, when it answers; BenchError when it does not in good time."""
@@ -159,14 +165,6 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
-
-
-def _family(pid: int) -> Iterator[int]:
-    """The process, its children, and theirs."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text(encoding="ascii").split():
-            yield from _family(int(child))
 
 
 def _ticks(pid: int) -> int:

@@ -26,7 +26,7 @@ from eval.run import run
 from eval.task import Example, Task
 from eval.wording import chance, percent, points, span
 from retrieval.console import Parser, stop_politely, tell_progress
-from retrieval.files import FileError, write_atomically, write_jsonl
+from retrieval.files import FileError, plain, write_atomically, write_jsonl
 from retrieval.passage import Passage, RetrievalError
 from retrieval.stats import Difference, holm, mean, paired
 from scripts.attacks import STYLES, aim
@@ -134,9 +134,9 @@ def write(grid: Grid, made: Sequence[Attacked], folder: Path) -> Path:
     asked = [name for name in settings.strategies if not name.endswith(FENCED)]
     strategies = {name: grid.stack.strategies[name] for name in asked}
     fenced = {f"{name}{FENCED}": replace(one, fence=True) for name, one in strategies.items()}
-    plain = {name: replace(one, fence=False) for name, one in strategies.items()}
+    unfenced = {name: replace(one, fence=False) for name, one in strategies.items()}
     used = [Combination(*parts) for parts in product(settings.adapters, (NONE,), asked)]
-    stack = replace(grid.stack.only(used), strategies=plain | fenced)
+    stack = replace(grid.stack.only(used), strategies=unfenced | fenced)
     scorers = {name: asdict(one) for name, one in grid.task.settings.scorers.items()}
     files: dict[str, Row] = {
         "stack": {key: value for key, value in asdict(stack).items() if key in _STACK},
@@ -152,26 +152,17 @@ def write(grid: Grid, made: Sequence[Attacked], folder: Path) -> Path:
             "task": "task.yaml",
             "adapters": list(settings.adapters),
             "retrievers": [NONE, GOLD],
-            "strategies": list(plain | fenced),
+            "strategies": list(unfenced | fenced),
             "baseline": str(Combination(settings.adapters[0], NONE, asked[0])),
             "concurrency": settings.concurrency,
         },
     }
     for called, content in files.items():
-        write_atomically(folder / f"{called}.yaml", yaml.safe_dump(_plain(content), sort_keys=False))
+        write_atomically(folder / f"{called}.yaml", yaml.safe_dump(plain(content), sort_keys=False))
     return folder / "grid.yaml"
 
 
 _STACK: Final = ("model", "adapters", "retrievers", "strategies", "engine", "sampling", "url")
-
-
-def _plain(value: Any) -> Any:
-    """As YAML has it."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 @dataclass(frozen=True, slots=True)

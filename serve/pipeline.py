@@ -159,13 +159,13 @@ async def probe_adapters(pipeline: Pipeline) -> None:
 
 async def dead_adapters(pipeline: Pipeline) -> tuple[str, ...]:
     """The adapters that change nothing, as far as the server tells."""
-    return tuple([name for name in pipeline.stack.adapters if await changes_nothing(pipeline.model(name), pipeline)])
+    return await unchanged({name: pipeline.model(name) for name in pipeline.stack.adapters}, pipeline)
 
 
-async def changes_nothing(model: Upstream, pipeline: Pipeline) -> bool:
-    """Whether this model is the base model to the last digit, if the server tells any."""
-    base = await _first_token(pipeline.model(BASE))
-    return base is not None and await _first_token(model) == base
+async def unchanged(models: Mapping[str, Upstream], pipeline: Pipeline) -> tuple[str, ...]:
+    """Those of the models that are the base model to the last digit, if the server tells any."""
+    base = await _first_token(pipeline.model(BASE)) if models else None
+    return tuple([name for name, model in models.items() if base is not None and await _first_token(model) == base])
 
 
 NO_EFFECT: Final = "has no effect: it answers like the base model to the last digit. Train it again, or leave it out."

@@ -14,8 +14,8 @@ from pathlib import Path
 from serve import adapters
 from serve.base import model_folder
 from serve.chat import ServeError, Unavailable
-from serve.engine import Engine
-from serve.pipeline import NO_EFFECT, Pipeline, changes_nothing
+from serve.engine import Engine, adapter_problems
+from serve.pipeline import NO_EFFECT, Pipeline, dead_adapters, unchanged
 from serve.stack import Stack
 from serve.upstream import Upstream
 
@@ -37,7 +37,7 @@ class Shelf:
 
     async def probe(self, fatal: Iterable[str] = ()) -> None:
         """Let go of the adapters that change nothing; ServeError when some of them are `fatal`."""
-        dead = [name for name in self._names if await self._is_dead(self._names[name])]
+        dead = await dead_adapters(self._pipeline)
         stack = self._pipeline.stack
         told = {name: f"{stack.where('adapters', name)}: {name} {NO_EFFECT}" for name in dead}
         if refused := set(fatal) & told.keys():
@@ -78,15 +78,11 @@ class Shelf:
         if home.name not in self._loaded:
             await self._pipeline.line.send("load_lora_adapter", {"lora_name": home.name, "lora_path": str(home)})
             self._loaded.add(home.name)
-        if await self._is_dead(home.name):
+        line, sampling = self._pipeline.line, self._pipeline.stack.sampling
+        if await unchanged({name: Upstream(line, home.name, sampling)}, self._pipeline):
             self._retired.append((time.monotonic(), home.name))
             raise ServeError(f"{path} {NO_EFFECT}")
         return home.name
-
-    async def _is_dead(self, known: str) -> bool:
-        return await changes_nothing(
-            Upstream(self._pipeline.line, known, self._pipeline.stack.sampling), self._pipeline
-        )
 
     def _use(self, names: dict[str, str]) -> None:
         """From now on; questions under way go on with what they began with, as long as a question may last."""
@@ -110,9 +106,8 @@ class Shelf:
 def sound(stack: Stack, doubtful: Iterable[str]) -> Stack:
     """The stack without those of the doubtful adapters that cannot be served, or find no room."""
     model, kept = model_folder(stack.model), dict(stack.adapters)
-    rank = stack.engine.max_lora_rank or adapters.RANKS[-1]
     for name in doubtful:
-        if model is None or any(adapters.problems(kept[name], model, rank)):
+        if model is None or any(adapter_problems(stack, kept[name], model)):
             del kept[name]
     named_first = sorted(kept, key=stack.on_the_shelf)
     return replace(stack, adapters={name: kept[name] for name in named_first[: stack.engine.max_loras]})

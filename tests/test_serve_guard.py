@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.serving import is_running
 from serve.guard import GUARDED
 
 STUBBORN = """
@@ -51,22 +52,15 @@ def until(holds: object, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def test_kill_9_of_the_asker_takes_everything_along(
     asker: subprocess.Popen[bytes], folder: Path, tmp_path: Path
 ) -> None:
     grandchild = int((tmp_path / "grandchild").read_text())
-    assert alive(grandchild)
+    assert is_running(grandchild)
 
     os.kill(asker.pid, signal.SIGKILL)
 
-    until(lambda: not alive(grandchild))
+    until(lambda: not is_running(grandchild))
     assert not folder.exists()
 
 
@@ -83,11 +77,11 @@ time.sleep(600)
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {GUARDED: "1"}) as guard:
         until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
         pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-        assert all(map(alive, pids))
+        assert all(map(is_running, pids))
 
         guard.kill()
 
-        until(lambda: not any(map(alive, pids)))
+        until(lambda: not any(map(is_running, pids)))
 
 
 def test_a_command_that_ends_leaves_nothing_behind(folder: Path) -> None:

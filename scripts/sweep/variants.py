@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from retrieval.files import FileError, write_atomically
+from retrieval.files import FileError, plain, write_atomically
 from serve.combination import BASE
 from train.door import TrainError
 from train.provenance import HABITS
@@ -106,15 +106,8 @@ def write_recipe(recipe: Recipe, file: Path) -> Path:
     """The recipe as a file that the front door of training reads; its paths are absolute."""
     defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
     written = {key: value for key, value in asdict(recipe).items() if value != defaults.get(key, MISSING)}
-    plain = {key: _plain(value) for key, value in written.items()}
-    write_atomically(file, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    write_atomically(file, yaml.safe_dump(plain(written), sort_keys=False, allow_unicode=True))
     return file
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def _override(path: Path, key: str, value: Any) -> str:
