@@ -18,6 +18,7 @@ from eval.folder import load_results
 from eval.gate import judge, load_gates, show_gates, to_junit
 from eval.grid import load_grid
 from eval.leaks import find_leaks
+from eval.payback import trainings
 from eval.plan import plan, read_earlier
 from eval.plan_terminal import show_plan
 from eval.record import RunError
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
 def _report(folder: Path, embedder: str = "") -> int:
     results = load_results(folder)
     embed = Embedder(locate(embedder)).passages if embedder else None
-    analysis = analyse(results, find_leaks(results, folder, embed))
+    analysis = analyse(results, find_leaks(results, folder, embed), trainings(results.config, folder))
     show(analysis, save(analysis, folder), _console())
     return 0
 
