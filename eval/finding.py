@@ -5,7 +5,7 @@ lever is named when its own main effect is clear. Knows nothing of files, plots 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from eval.effects import LEVERS, Effect, Factor
@@ -46,15 +46,15 @@ def find(results: Results, rows: Sequence[Row], effects: Sequence[Effect]) -> Fi
         return None
     best = others[0]
     comparison = compared[Combination.parse(best.combination)]
-    decision = _decide(comparison)
+    decision, tied = _decide(comparison), tuple(row for row in ranked(rows) if row.tied)
     return Finding(
         decision=decision,
         best=best,
         base=next(row for row in rows if row.combination == str(results.baseline)),
         comparison=comparison,
         family=len(others),
-        moved=_moved(best, results.baseline, effects) if decision == "adopt" else (),
-        tied=tuple(row for row in ranked(rows) if row.tied),
+        moved=_moved(best, results.baseline, effects, tied) if decision == "adopt" else (),
+        tied=tied,
         cheaper=_cheaper(others) if decision == "adopt" else None,
         more_questions=_wanted(comparison.difference, len(others)) if decision == "not decisive" else None,
     )
@@ -71,11 +71,15 @@ def _wanted(seen: Difference, family: int) -> int:
     return items_needed(seen.estimate.value, spread_seen(seen.estimate, seen.n), family)
 
 
-def _moved(best: Row, baseline: Combination, effects: Sequence[Effect]) -> tuple[Factor, ...]:
-    """The factors in which the best differs, less those that do nothing on average while another one does."""
+def _moved(best: Row, baseline: Combination, effects: Sequence[Effect], tied: Sequence[Row]) -> tuple[Factor, ...]:
+    """The factors in which the best differs, less those that do nothing on average while another one does, and those
+    without which the same is no worse that anyone could tell."""
     changed = tuple(factor for factor in LEVERS if getattr(best, factor) != getattr(baseline, factor))
     clear = {(one.factor, one.level) for one in effects if one.p_holm < ALPHA and one.estimate.value > 0}
-    return tuple(factor for factor in changed if (factor, getattr(best, factor)) in clear) or changed
+    moving = tuple(factor for factor in changed if (factor, getattr(best, factor)) in clear) or changed
+    equal, cell = {row.combination for row in tied}, Combination.parse(best.combination)
+    idle = {one for one in moving if str(replace(cell, **{one: getattr(baseline, one)})) in equal}
+    return tuple(factor for factor in moving if factor not in idle) or moving
 
 
 def _cheaper(others: Sequence[Row]) -> Row | None:

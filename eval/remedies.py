@@ -29,6 +29,10 @@ REMEDIES: Final[Mapping[Fault, str]] = {
 """What mends each fault, where something can."""
 ABOUT_EVIDENCE: Final[tuple[Fault, ...]] = ("retrieval", "company", "reading")
 """Faults that only the oracle arm tells apart."""
+UNMARKED: Final = (
+    "Read the wrong answers in the report, the worst slices first. No question has its evidence marked, so nobody can "
+    "tell missing knowledge from behaviour; where documents have the answers, mark it and add `gold` to the retrievers."
+)
 WHY: Final[Mapping[Fault, str]] = {
     "retrieval": "their evidence was not in the prompt, and with it they are right",
     "company": "they are right once nothing but the evidence is in the prompt",
@@ -69,6 +73,8 @@ def next_step(found: Findings) -> Step:
         return Step(sentence=_stop(judged))
     if fault is None:
         return Step(sentence="Nothing is left to win on these questions; ask harder ones.")
+    if not any(example.has_gold for example in results.examples):
+        return Step(sentence=UNMARKED, fault=fault.fault)
     if fault.fault == "unknown" or (found.room is None and fault.fault in ABOUT_EVIDENCE):
         return Step(sentence=_untold(found.room), fault=fault.fault)
     row = next(row for row in found.rows if row.combination == fault.combination)

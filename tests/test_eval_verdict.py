@@ -284,3 +284,18 @@ def without(results: Results, cell: Combination, gaps: int) -> Results:
     """The same run, but the last answers of one cell never came."""
     kept = dict(list(results.records[cell].items())[: len(results.examples) - gaps])
     return replace(results, records={**results.records, cell: kept})
+
+
+def test_a_lever_without_which_it_is_just_as_good_is_not_thanked() -> None:
+    """Real figures: instructions bring the base model three points, and nothing where the adapter has learnt the task."""
+
+    def chance(cell: Combination, part: str) -> float:
+        prompted = 0.12 if cell.strategy != "direct" else 0.0
+        return {("base", NONE): 0.05, ("base", "dense"): 0.5 + prompted}.get((cell.adapter, cell.retriever), 0.92)
+
+    analysis = found(chance, n=400)
+    best = Combination.parse(analysis.verdict.best or "")
+
+    assert any(one.factor == "strategy" and one.p_holm < 0.05 and one.estimate.value > 0 for one in analysis.effects)
+    assert best.strategy != "direct", "or the seed shows nothing"
+    assert analysis.verdict.lever == "adapter"
