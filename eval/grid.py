@@ -34,11 +34,11 @@ class GridSettings:
     adapters: Names
     retrievers: Names
     strategies: Names
+    only: tuple[str, ...] = ()
+    """Of the product, these combinations alone; all of it unless named."""
     baseline: str
     concurrency: Annotated[int, Field(ge=1)] = 64
     """Questions in flight at once; the engine batches them."""
-    only: tuple[str, ...] = ()
-    """Of the product, these combinations alone; all of it unless named."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
@@ -58,8 +59,8 @@ class Project:
         return f"{called or 'project'}-1" if called in ("", BASE) else called
 
 
-def start(project: Project) -> Iterator[str]:
-    """Write the project's files; a sentence for each thing to know, and last what to type next."""
+def start(project: Project) -> tuple[str, ...]:
+    """Write the project's files; a line for each thing to know, and last what to type next."""
     _refuse_mixtures(project)
     asked = read_questions(project.questions)
     documents = tuple(read_documents(project.documents))
@@ -71,7 +72,7 @@ def start(project: Project) -> Iterator[str]:
         raise FileError(f"{project.folder}: {', '.join(there)} would be written over; choose another folder")
     for name, text in files.items():
         write_atomically(project.folder / name, text)
-    yield from _said(project, splits, suggestions)
+    return tuple(_said(project, splits, suggestions))
 
 
 def primary_of(examples: Sequence[Example]) -> tuple[str, str]:
@@ -107,7 +108,9 @@ def _confirmed(project: Project, asked: Sequence[Asked]) -> tuple[Asked, ...]:
     """The questions with the evidence that a person has confirmed; FileError for every line that fits none."""
     if project.evidence is None:
         return tuple(asked)
-    known, marks, problems = {one.example.id: one for one in asked}, dict[str, str](), []
+    known = {one.example.id: one for one in asked}
+    marks = defaultdict[str, tuple[str, ...]](tuple)
+    problems = []
     for line, row in read_jsonl(project.evidence):
         place, one = f"{project.evidence}:{line}", known.get(str(row.get("id")))
         if one is None or one.example.question != row.get("question"):
@@ -117,14 +120,11 @@ def _confirmed(project: Project, asked: Sequence[Asked]) -> tuple[Asked, ...]:
         elif one.example.evidence:
             problems.append(f"{place}: {one.place} names evidence itself; delete one of the two")
         else:
-            marks[one.example.id] = row["evidence"]
+            marks[one.example.id] += (row["evidence"],)
     if problems:
         raise FileError("\n".join(problems))
     return tuple(
-        replace(one, example=replace(one.example, evidence=(marks[one.example.id],)))
-        if one.example.id in marks
-        else one
-        for one in asked
+        Asked(one.place, replace(one.example, evidence=one.example.evidence + marks[one.example.id])) for one in asked
     )
 
 
@@ -230,7 +230,7 @@ def _said(
             "of f1 `primary` may be contains (a short gold phrase stands in the reply), rouge, or a judge's score."
         )
     yield from _unmarked(project, examples, suggestions)
-    yield from model_problems(*_model(project))
+    yield from (f"Warning: {what}" for what in model_problems(*_model(project)))
     yield "The way to a verdict (also in grid.yaml):"
     yield from (f"  {line}" for line in _commands(project))
     yield f"Next:   {_commands(project)[0]}"

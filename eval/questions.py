@@ -111,7 +111,10 @@ def _example(cells: Mapping[str, Any], number: str) -> Example:
     answers = _several(cells.get("answers") or cells.get("answer"))
     unanswerable = str(cells.get("unanswerable") or "").strip().lower()
     meta = {key: value for key, value in cells.items() if key not in KNOWN and value not in ("", None)}
-    meta |= cells.get("meta") or {}
+    if isinstance(given := cells.get("meta") or {}, dict):
+        meta |= given
+    else:
+        problems.append("meta: is no object; in a CSV file give each key a column of its own")
     if unanswerable in YES or meta.get("unanswerable"):
         meta["unanswerable"] = True
         answers = answers or ABSTAINING

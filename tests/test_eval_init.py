@@ -209,6 +209,13 @@ def test_a_sheet_and_json_lines_come_to_the_same_questions(here: Path) -> None:
     assert one[1].has_gold
 
 
+def test_keys_of_your_own_in_json_lines_are_an_object_or_none(here: Path) -> None:
+    rows = Path("questions.jsonl")
+    write_rows(rows, [{"question": "Who?", "answer": "Odo", "meta": "easy"}])
+
+    assert complaint(rows) == ["questions.jsonl:1: meta: is no object; in a CSV file give each key a column of its own"]
+
+
 def test_a_test_set_of_ours_is_read_as_it_is(here: Path) -> None:
     thirty()
     init()
