@@ -24,7 +24,7 @@ TEST = range(1000, 1030)
 
 @pytest.fixture
 def stub() -> Iterator[Stub]:
-    with serving(Stub(planted({"adapter": 0.5}, base=0.2))) as running:
+    with serving(Stub(planted({"adapter": 0.4, "prompt": 0.4}, base=0.1))) as running:
         yield running
 
 
@@ -64,6 +64,7 @@ def test_the_winner_and_the_baseline_alone_are_asked_and_the_read_is_counted_onc
     out = tmp_path / "out"
     main(["run", str(grid), "--out", str(out)])
     best = json.loads((out / "verdict.json").read_text())["best"]
+    assert best == "tuned:none:brief", "it differs in two ways, so that a product would have four combinations"
     before = len(stub.calls)
     capsys.readouterr()
 

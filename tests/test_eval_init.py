@@ -14,13 +14,15 @@ from eval.grid import load_grid
 from eval.init import COMPARED
 from eval.plan import Earlier, plan
 from eval.questions import read_questions
-from eval.splits import detectable, split
+from eval.splits import detectable, together
 from eval.suggest import suggest
 from eval.task import Example, read_examples
 from retrieval.documents import read_documents
 from retrieval.files import FileError
+from retrieval.passage import Document, Hit
 from scripts.make_sft import load as load_sft
 from scripts.newcomer import MODEL, QUESTIONS, write_files
+from scripts.targets import TARGETS
 from tests.eval_stub import Stub, number_in, serving, write_rows
 from tests.made_files import make_pdf
 from train.recipe import read_recipe
@@ -125,14 +127,32 @@ def test_what_shares_two_documents_a_cluster_or_its_words_stays_together() -> No
         ask("e", "How heavy was the smallest calf?", "nine", cluster="farm"),
         ask("f", "Where do the swifts sleep in winter?"),
         ask("g", "Where do the swifts sleep, in winter?"),
+        ask("h", "What is the number of thing 7 called 7919?", "nine"),
     ]
-    loose = [ask(f"n{n}", f"What is the number of thing {n} called {n * 7919}?", f"own{n}") for n in range(30)]
 
-    sides = {one.id: name for name, rows in split([*tied, *loose]).items() for one in rows}
+    groups = {frozenset(group) for group in together(tied)}
 
-    assert len({sides[name] for name in "abc"}) == 1
-    assert sides["d"] == sides["e"]
-    assert sides["f"] == sides["g"]
+    assert groups == {frozenset("abc"), frozenset("de"), frozenset("fg"), frozenset("h")}
+
+
+@pytest.mark.parametrize(
+    ("mark", "start", "end", "said"),
+    [
+        ("d", 5, 9, "Odo"),
+        ("d@10-20", 5, 25, "Odo"),
+        ("d@10-20", 12, 25, "unknown"),
+        ("d#p2", 5, 25, "Odo"),
+        ("d#p2", 30, 60, "unknown"),
+        ("e@10-20", 5, 25, "unknown"),
+    ],
+)
+def test_an_answer_is_learnt_where_its_evidence_is_shown(mark: str, start: int, end: int, said: str) -> None:
+    document = Document(id="d", title="", text=f"{'x' * 10} Odo keeps {'y' * 60}")
+    asked = Example(id="q", question="Who?", answers=("Odo",), evidence=(mark,))
+
+    learnt = TARGETS["careful"](asked, [Hit(document.cut(start, end), 1.0, 1)])
+
+    assert learnt["content"] == said
 
 
 def test_questions_on_one_document_are_refused_until_a_cluster_says_what_they_share(here: Path) -> None:
