@@ -61,7 +61,7 @@ class Project:
 
 def start(project: Project) -> tuple[str, ...]:
     """Write the project's files; a line for each thing to know, and last what to type next."""
-    _refuse_mixtures(project)
+    _refuse_places(project)
     asked = read_questions(project.questions)
     documents = tuple(read_documents(project.documents))
     examples = _founded(project, _confirmed(project, asked), documents)
@@ -93,8 +93,10 @@ def _words(examples: Sequence[Example]) -> float:
     return sum(shortest) / len(shortest)
 
 
-def _refuse_mixtures(project: Project) -> None:
+def _refuse_places(project: Project) -> None:
     """What lies among the documents is indexed: a question found with its answer would be read off."""
+    if project.folder.is_file():
+        raise FileError(f"{project.folder}: is a file; name a new folder for the project")
     documents = project.documents.resolve()
     for what in (project.questions, project.folder):
         if documents.is_dir() and documents in (what.resolve(), *what.resolve().parents):

@@ -18,6 +18,7 @@ from retrieval.files import LINE_BYTES, FileError, read_jsonl
 from retrieval.table import header, separator
 
 KNOWN: Final = ("id", "question", "answer", "answers", "evidence", "page", "unanswerable", "meta")
+LISTS: Final = ("answer", "answers", "evidence", "page")
 NEEDED: Final = {"question": "question", "answer": "answer", "answers": "answer"}
 ABSTAINING: Final = ("unknown", "I do not know")
 """What counts as right where no document has the answer, unless the file says otherwise."""
@@ -106,15 +107,13 @@ def _check_header(names: list[str]) -> None:
 
 def _example(cells: Mapping[str, Any], number: str) -> Example:
     """ValueError has a line for each problem of the row."""
-    problems: list[str] = []
+    if problems := list(_unreadable(cells)):
+        raise ValueError("\n".join(problems))
     question = str(cells.get("question") or "").strip()
     answers = _several(cells.get("answers") or cells.get("answer"))
     unanswerable = str(cells.get("unanswerable") or "").strip().lower()
     meta = {key: value for key, value in cells.items() if key not in KNOWN and value not in ("", None)}
-    if isinstance(given := cells.get("meta") or {}, dict):
-        meta |= given
-    else:
-        problems.append("meta: is no object; in a CSV file give each key a column of its own")
+    meta |= cells.get("meta") or {}
     if unanswerable in YES or meta.get("unanswerable"):
         meta["unanswerable"] = True
         answers = answers or ABSTAINING
@@ -132,6 +131,18 @@ def _example(cells: Mapping[str, Any], number: str) -> Example:
         raise ValueError("\n".join(problems))
     called = str(cells.get("id") or "").strip() or number
     return Example(id=called, question=question, answers=answers, evidence=evidence, meta=meta)
+
+
+def _unreadable(cells: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each value of a kind that its key cannot have."""
+    for key, value in cells.items():
+        parts = value if isinstance(value, list) and key in LISTS else [value]
+        if key == "meta" and not isinstance(value, dict | None):
+            yield "meta: is no object; in a CSV file give each key a column of its own"
+        elif key in KNOWN and key != "meta" and not all(isinstance(one, str | int | float | None) for one in parts):
+            yield f"{key}: is no text{' or list of texts' if key in LISTS else ''}"
+        elif any("\0" in one for one in parts if isinstance(one, str)):
+            yield f"{key}: holds a null byte: save the file in UTF-8"
 
 
 def _several(value: Any) -> tuple[str, ...]:

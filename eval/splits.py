@@ -13,6 +13,7 @@ from typing import Final
 from eval.gold import document_of
 from eval.plan import ALIKE
 from eval.task import Example
+from eval.wording import counted
 from retrieval.files import FileError
 from retrieval.power import design_effect, smallest_difference
 from train.overlap import Text, overlaps
@@ -84,10 +85,13 @@ def _labels(example: Example) -> set[str]:
 
 def _unsplittable(examples: Sequence[Example], groups: Sequence[Sequence[str]]) -> str:
     largest = set(groups[0])
+    what = f"{counted(len(examples), 'question')} in {counted(len(groups), 'group')} cannot be split in three"
+    if len(largest) == 1:
+        return f"{what}: ask more questions, a hundred or more to see anything"
     labels = sorted({label for one in examples if one.id in largest for label in _labels(one)})
     shown = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
     return (
-        f"{len(examples)} questions in {len(groups)} groups cannot be split in three: {len(largest)} of them hang "
-        f"together ({shown}), and no document may be on two sides. Ask about more documents, or name what questions "
-        "really share (a chapter, a product) in a column `cluster`, which then counts instead of their documents."
+        f"{what}: {len(largest)} of them hang together ({shown}), and no document may be on two sides. Ask about more "
+        "documents, or name what questions really share (a chapter, a product) in a column `cluster`, which then "
+        "counts instead of their documents."
     )

@@ -229,11 +229,23 @@ def test_a_sheet_and_json_lines_come_to_the_same_questions(here: Path) -> None:
     assert one[1].has_gold
 
 
-def test_keys_of_your_own_in_json_lines_are_an_object_or_none(here: Path) -> None:
+def test_values_that_are_no_text_are_refused_one_by_one(here: Path) -> None:
     rows = Path("questions.jsonl")
-    write_rows(rows, [{"question": "Who?", "answer": "Odo", "meta": "easy"}])
+    write_rows(
+        rows,
+        [
+            {"question": ["Who?"], "answers": {"Odo": 1}, "meta": "easy"},
+            {"question": "Who\0?", "answer": 7},
+            {"question": "How many?", "answers": [7, 8.5]},
+        ],
+    )
 
-    assert complaint(rows) == ["questions.jsonl:1: meta: is no object; in a CSV file give each key a column of its own"]
+    assert complaint(rows) == [
+        "questions.jsonl:1: question: is no text",
+        "questions.jsonl:1: answers: is no text or list of texts",
+        "questions.jsonl:1: meta: is no object; in a CSV file give each key a column of its own",
+        "questions.jsonl:2: question: holds a null byte: save the file in UTF-8",
+    ]
 
 
 def test_a_test_set_of_ours_is_read_as_it_is(here: Path) -> None:
