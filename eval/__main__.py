@@ -1,5 +1,5 @@
-"""The front door: `python -m eval plan GRID [--out DIR] | run GRID [--out DIR] | report RUN [--embedder MODEL] |
-compare RUN RUN | gate RUN GATES [--junit FILE]`.
+"""The front door: `python -m eval init DIR --docs FOLDER --questions FILE | plan GRID [--out DIR] |
+run GRID [--out DIR] | confirm RUN | report RUN [--embedder MODEL] | compare RUN RUN | gate RUN GATES [--junit FILE]`.
 
 Turns what people type into calls, and what goes wrong into sentences.
 """
@@ -12,12 +12,14 @@ from typing import Final
 
 from rich.console import Console
 
-from eval.analysis import analyse
+from eval.analysis import Analysis, analyse
 from eval.compare import compare, show_changes
+from eval.confirm import TEST, confirm
 from eval.folder import load_results
 from eval.gate import judge, load_gates, show_gates, to_junit
 from eval.grid import load_grid
-from eval.leaks import find_leaks
+from eval.init import MODEL, Project, start
+from eval.leaks import find_leaks, said
 from eval.payback import trainings
 from eval.plan import plan, read_earlier
 from eval.plan_terminal import show_plan
@@ -54,6 +56,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
+def _init(options: argparse.Namespace) -> int:
+    project = Project(
+        folder=options.folder,
+        documents=options.docs,
+        questions=options.questions,
+        model=options.model,
+        evidence=options.evidence,
+        seed=options.seed,
+    )
+    for sentence in start(project):
+        print(sentence)
+    return 0
+
+
 def _plan(options: argparse.Namespace) -> int:
     grid = load_grid(options.grid)
     refuse_test_questions(grid)
@@ -75,11 +91,23 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(folder: Path, embedder: str = "") -> int:
-    results = load_results(folder)
-    embed = Embedder(locate(embedder)).passages if embedder else None
-    analysis = analyse(results, find_leaks(results, folder, embed), trainings(results.config, folder))
+    analysis = _analysed(folder, embedder)
     show(analysis, save(analysis, folder), _console())
     return 0
+
+
+def _confirm(folder: Path) -> int:
+    confirmed, test = confirm(folder), folder / TEST
+    analysis = _analysed(test)
+    warnings = [f"Warning: {sentence}" for sentence in said(analysis.leaks, len(analysis.results.examples))]
+    print("\n".join([*confirmed.sentences, *warnings, f"Report: {save(analysis, test)}"]))
+    return 0
+
+
+def _analysed(folder: Path, embedder: str = "") -> Analysis:
+    results = load_results(folder)
+    embed = Embedder(locate(embedder)).passages if embedder else None
+    return analyse(results, find_leaks(results, folder, embed), trainings(results.config, folder))
 
 
 def _folder(options: argparse.Namespace) -> Path:
@@ -116,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m eval run out/demo/world/grid.yaml --out out/demo",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_init(commands)
     ahead = commands.add_parser(
         "plan",
         help="what a run would take, and what difference it could see",
@@ -134,6 +163,15 @@ def _parser() -> argparse.ArgumentParser:
             "--out", type=Path, metavar="DIR", help="the run's folder (default: out/<name of the grid file>)"
         )
         command.set_defaults(command=does)
+    once = commands.add_parser(
+        "confirm",
+        help="the winner and the baseline on the locked test",
+        description="Ask the winner of a run and its baseline, and only these, the questions that its task keeps "
+        "locked. Every read is counted in a file beside them: after the first, choose nothing by it.",
+        epilog="example: python -m eval confirm out/handbook",
+    )
+    once.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    once.set_defaults(command=lambda options: _confirm(options.folder))
     report = commands.add_parser(
         "report",
         help="make the report of a run again",
@@ -151,6 +189,39 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_gate(commands)
     return parser
+
+
+INIT: Final = """\
+FILE is a .csv with the headers question and answer, or a .jsonl with those keys. Also known:
+
+  id            else the question's number
+  evidence      the document that states the answer, by its place in FOLDER, such as leave/policy.pdf
+  page          its page there, counted from 1
+  unanswerable  yes, where no document has the answer
+  slice         a kind of question, to group the report by
+  cluster       what questions share, where that is not the document
+
+Several answers, or pieces of evidence, stand apart by " | ". Other columns are kept as `meta`.
+
+example: python -m eval init handbook --docs docs --questions questions.csv"""
+
+
+def _add_init(commands: "argparse._SubParsersAction[Parser]") -> None:
+    own = commands.add_parser(
+        "init",
+        help="a project from your own documents and questions",
+        description="Write stack, task, grid, recipe and the splits train, dev and test (locked) into DIR. Nothing is "
+        "written over, and nothing is asked.",
+        epilog=INIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    own.add_argument("folder", type=Path, metavar="DIR", help="the new project; its name is the adapter's too")
+    own.add_argument("--docs", type=Path, required=True, metavar="FOLDER", help="what `retrieval build` can read")
+    own.add_argument("--questions", type=Path, required=True, metavar="FILE", help="questions with their answers")
+    own.add_argument("--model", default=MODEL, metavar="MODEL", help=f"a folder or a hub id (default: {MODEL})")
+    own.add_argument("--evidence", type=Path, metavar="FILE", help="suggestions of an earlier init, wrong ones deleted")
+    own.add_argument("--seed", type=int, default=0, help="another seed splits differently (default: 0)")
+    own.set_defaults(command=_init)
 
 
 def _add_compare(commands: "argparse._SubParsersAction[Parser]") -> None:

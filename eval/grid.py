@@ -34,6 +34,8 @@ class GridSettings:
     adapters: Names
     retrievers: Names
     strategies: Names
+    only: tuple[str, ...] = ()
+    """Of the product, these combinations alone; all of it unless named."""
     baseline: str
     concurrency: Annotated[int, Field(ge=1)] = 64
     """Questions in flight at once; the engine batches them."""
@@ -44,7 +46,7 @@ class GridSettings:
 
     @property
     def cells(self) -> tuple[Combination, ...]:
-        """The product, in the order of the file, strategies slowest."""
+        """The product or what is left of it, in the order of the file, strategies slowest."""
         return tuple(Combination.parse(name) for name in _names(self))
 
 
@@ -76,13 +78,17 @@ def load_grid(path: Path) -> Grid:
     stack = _or_note(problems, lambda: Stack.load(settings.stack))
     task = _or_note(problems, lambda: load_task(settings.task))
     places = lines(path)
-    problems += [f"{path}:{places[key,]}: {key}: {what}" for key, what in _problems(settings, stack, task)]
+    problems += [f"{path}:{places[key,]}: {key}: {what}" for key, what in misfits(settings, stack, task)]
     if problems or stack is None or task is None:
         raise FileError("\n".join(problems))
     return Grid(settings=settings, stack=stack, task=task, baseline=Combination.parse(settings.baseline))
 
 
 def _names(settings: GridSettings) -> list[str]:
+    return [name for name in _product(settings) if not settings.only or name in settings.only]
+
+
+def _product(settings: GridSettings) -> list[str]:
     crossed = product(settings.strategies, settings.retrievers, settings.adapters)
     return [f"{adapter}:{retriever}:{strategy}" for strategy, retriever, adapter in crossed]
 
@@ -95,13 +101,16 @@ def _or_note(problems: list[str], load: Callable[[], T]) -> T | None:
         return None
 
 
-def _problems(settings: GridSettings, stack: Stack | None, task: Task | None) -> Iterator[tuple[str, str]]:
+def misfits(settings: GridSettings, stack: Stack | None, task: Task | None) -> Iterator[tuple[str, str]]:
     """What is wrong with the grid itself, as (key, sentence)."""
     for key in ("adapters", "retrievers", "strategies"):
         names: tuple[str, ...] = getattr(settings, key)
         yield from ((key, f"{name!r} is listed twice") for name, times in Counter(names).items() if times > 1)
         if stack is not None:
             yield from ((key, what) for what in _unknown(names, _offered(stack, key), f"not in {stack.file}"))
+    yield from (
+        ("only", what) for what in _unknown(settings.only, _product(settings), "not in the product of the lists")
+    )
     yield from (
         ("baseline", what) for what in _unknown([settings.baseline], _names(settings), "not a cell of this grid")
     )

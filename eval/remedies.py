@@ -112,7 +112,8 @@ def _mended(row: Row, items: tuple[str, ...], fault: Weakest, training: Training
 def _stop(judged: Enough) -> str:
     return (
         f"Stop: good enough. {judged.combination} scores {percent(judged.score)} where {percent(judged.needed)} is "
-        f"needed; of those that surely reach it, it takes the fewest tokens. Look once at questions that chose nothing."
+        "needed; of those that surely reach it, it takes the fewest tokens. Confirm it on questions that chose nothing "
+        "(`locked:` in the task, then `python -m eval confirm RUN`)."
     )
 
 

@@ -123,6 +123,8 @@ class TaskSettings:
     """The score from which on it is good enough, or what answers are worth, which says it too."""
     documents: Path | None = None
     """What the evidence points into: a corpus.jsonl, or a file or folder as `retrieval build` reads them."""
+    locked: Path | None = None
+    """Questions that only `python -m eval confirm` asks, and counts how often; `examples` are then to choose with."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -142,11 +144,11 @@ def load_task(path: Path, split: Path | None = None) -> Task:
 
     FileError has every problem of every file.
     """
-    settings = _resolved(read_yaml(path, TaskSettings), path.parent)
-    settings = replace(settings, examples=split or settings.examples)
+    written = _resolved(read_yaml(path, TaskSettings), path.parent)
+    settings = replace(written, examples=split or written.examples)
     numbered, problems = _examples(settings.examples)
     evidence, unfounded = _evidence(settings, path, numbered)
-    problems = [*_misnamed(settings, path), *problems, *unfounded]
+    problems = [*_misnamed(settings, path), *_unlocked(written, path), *problems, *unfounded]
     if problems:
         raise FileError("\n".join(problems))
     return Task(settings=settings, examples=tuple(example for _, example in numbered), evidence=evidence)
@@ -162,7 +164,8 @@ def read_examples(path: Path) -> tuple[Example, ...]:
 
 def _resolved(settings: TaskSettings, here: Path) -> TaskSettings:
     documents = here / settings.documents if settings.documents else None
-    return replace(settings, examples=here / settings.examples, documents=documents)
+    locked = here / settings.locked if settings.locked else None
+    return replace(settings, examples=here / settings.examples, documents=documents, locked=locked)
 
 
 def _misnamed(settings: TaskSettings, path: Path) -> Iterator[str]:
@@ -170,6 +173,13 @@ def _misnamed(settings: TaskSettings, path: Path) -> Iterator[str]:
         known = ", ".join(settings.scorers) or "none"
         line = lines(path)["primary",]
         yield f"{path}:{line}: primary: {settings.primary!r} is not among the scorers of this task ({known})"
+
+
+def _unlocked(settings: TaskSettings, path: Path) -> Iterator[str]:
+    """Before another split takes the place of `examples`: what is chosen with cannot confirm the choice."""
+    if settings.locked and settings.locked.resolve() == settings.examples.resolve():
+        line = lines(path)["locked",]
+        yield f"{path}:{line}: locked: is what `examples` names too; choose with other questions (a dev split)"
 
 
 def _examples(path: Path) -> tuple[list[tuple[str, Example]], list[str]]:

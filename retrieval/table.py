@@ -28,15 +28,15 @@ def read_table(path: Path, characters: int) -> Iterator[Document]:
     number = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            separator = _separator(file.readline(characters))
+            mark = separator(file.readline(characters))
             file.seek(0)
-            table = csv.reader(file, delimiter=separator)
-            header = _header(next(table, []))
+            table = csv.reader(file, delimiter=mark)
+            columns = header(next(table, []))
             for number, cells in enumerate(table, start=2):
                 if not any(map(str.strip, cells)):
                     continue
-                document = _document(dict(zip(header, cells, strict=False)), str(number))
-                wrong = _problem(header, cells, document) or twice(document.id, number, rows, "row")
+                document = _document(dict(zip(columns, cells, strict=False)), str(number))
+                wrong = _problem(columns, cells, document) or twice(document.id, number, rows, "row")
                 if wrong:
                     problems.append(f"{path}: row {number}: {wrong}")
                 else:
@@ -53,18 +53,18 @@ def read_table(path: Path, characters: int) -> Iterator[Document]:
         raise FileError("\n".join(shortened(problems)))
 
 
-def _separator(header: str) -> str:
-    """The one that makes the most columns of the header."""
-    return max(SEPARATORS, key=lambda separator: len(next(csv.reader([header], delimiter=separator), [])))
+def separator(line: str) -> str:
+    """The one that makes the most columns of a header."""
+    return max(SEPARATORS, key=lambda mark: len(next(csv.reader([line], delimiter=mark), [])))
 
 
-def _header(names: Sequence[str]) -> tuple[str, ...]:
+def header(names: Sequence[str]) -> tuple[str, ...]:
     """What the columns are called; one without a name is called by its number."""
-    header = tuple(name.strip() or f"column {number}" for number, name in enumerate(names, start=1))
-    double = next((name for name in header if header.count(name) > 1), None)
+    columns = tuple(name.strip() or f"column {number}" for number, name in enumerate(names, start=1))
+    double = next((name for name in columns if columns.count(name) > 1), None)
     if double:
         raise ValueError(f"two columns are called {double!r}: rename one")
-    return header
+    return columns
 
 
 def _document(row: Mapping[str, str], number: str) -> Document:

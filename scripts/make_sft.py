@@ -98,8 +98,7 @@ def load(path: Path) -> Plan:
     """Read the settings and what they name; FileError has every problem, before anything is asked or rendered."""
     settings = _resolved(read_yaml(path, SftSettings), path.parent)
     stack, split = Stack.load(settings.stack), load_task(settings.task, settings.examples)
-    test = settings.task.parent / read_yaml(settings.task, TaskSettings).examples
-    task, leaked = without_test_questions(split, test)
+    task, leaked = without_test_questions(split, tests_of(settings.task))
     problems = list(_problems(settings, stack, task))
     teacher = None
     try:
@@ -133,13 +132,21 @@ def make(plan: Plan) -> Made:
     return Made(rows=rows, dropped=dropped, said=(said, saved), unanswered=lesson.unanswered)
 
 
-def without_test_questions(split: Task, test: Path) -> tuple[Task, tuple[Dropped, ...]]:
-    """The split without the questions that the test set asks too, however they are written (see `train.overlap`)."""
+def tests_of(task: Path) -> tuple[Path, ...]:
+    """The files whose questions nobody may learn from: those that are asked, and those that are locked."""
+    written = read_yaml(task, TaskSettings)
+    return tuple(task.parent / file for file in (written.examples, written.locked) if file)
+
+
+def without_test_questions(split: Task, tests: Sequence[Path]) -> tuple[Task, tuple[Dropped, ...]]:
+    """The split without the questions that a test set asks too, however they are written (see `train.overlap`)."""
     texts = read_texts(split.settings.examples)
-    found = {one.train.where: one for one in check(texts, read_texts(test)).refused}
+    asked = [text for test in tests for text in read_texts(test)]
+    found = {one.train.where: one for one in check(texts, asked).refused}
     pairs = [(example, found.get(text.where)) for example, text in zip(split.examples, texts, strict=True)]
     if all(overlap for _, overlap in pairs):
-        raise FileError(f"{split.settings.examples}: every question of it is in {test}; train on another split")
+        named = " or ".join(map(str, tests))
+        raise FileError(f"{split.settings.examples}: every question of it is in {named}; train on another split")
     leaked = [
         Dropped(id=one.id, question=one.question, why=f"a test question: {overlap.said}")
         for one, overlap in pairs

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from eval.calls import calls_of, names_of
+from eval.gold import PART
+from eval.scorers import contains
 from eval.task import Example
-from retrieval.passage import Hit
+from retrieval.passage import Hit, Passage
 
 Turn = Mapping[str, Any]
 """An assistant message in OpenAI's format."""
@@ -83,14 +85,24 @@ def _in_house_format(answer: str, numbers: Sequence[int]) -> Turn:
     return says(json.dumps({"answer": answer, "sources": numbers}))
 
 
-def _place(example: Example, hit: Hit) -> str | None:
-    """The evidence that a passage is: a piece of a document that is named as a whole, or exactly what is named."""
-    return next((name for name in (hit.passage.document, hit.passage.id) if name in example.evidence), None)
+def _holds(passage: Passage, mark: str, example: Example) -> bool:
+    """Whether it is the marked evidence: a piece of a document that is named as a whole, all of the marked characters,
+    or of a marked page's document a piece in which a gold answer stands."""
+    part = PART.fullmatch(mark)
+    if part is None or mark == passage.document:
+        return mark == passage.document
+    if part["document"] != passage.document:
+        return False
+    if part["page"]:
+        return any(contains(passage.text, answer) for answer in example.answers)
+    return passage.start <= int(part["start"]) and int(part["end"]) <= passage.end
 
 
 def _numbers(example: Example, sources: Sequence[Hit]) -> list[int]:
-    return [number for number, hit in enumerate(sources, start=1) if _place(example, hit)]
+    numbered = enumerate(sources, start=1)
+    return [number for number, hit in numbered if any(_holds(hit.passage, mark, example) for mark in example.evidence)]
 
 
 def _shows_all(example: Example, sources: Sequence[Hit]) -> bool:
-    return bool(example.evidence) and set(example.evidence) <= {_place(example, hit) for hit in sources}
+    shown = (any(_holds(hit.passage, mark, example) for hit in sources) for mark in example.evidence)
+    return bool(example.evidence) and all(shown)

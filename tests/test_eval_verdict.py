@@ -287,7 +287,7 @@ def without(results: Results, cell: Combination, gaps: int) -> Results:
 
 
 def test_a_lever_without_which_it_is_just_as_good_is_not_thanked() -> None:
-    """Real figures: instructions bring the base model three points, and nothing where the adapter has learnt the task."""
+    """Instructions bring the base model some points, and nothing where the adapter has learnt the task."""
 
     def chance(cell: Combination, part: str) -> float:
         prompted = 0.12 if cell.strategy != "direct" else 0.0

@@ -1,0 +1,97 @@
+"""Train, dev and a test that stays locked: nothing of one may give away the other, and each should be able to show
+something.
+
+Questions that share a document, a `meta.cluster` or their words stay together. Where a question has a cluster its
+documents do not count, as in `Example.cluster`. The same seed makes the same splits. Knows nothing of files.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
+from typing import Final
+
+from eval.gold import document_of
+from eval.plan import ALIKE
+from eval.task import Example
+from eval.wording import counted
+from retrieval.files import FileError
+from retrieval.power import design_effect, smallest_difference
+from train.overlap import Text, overlaps
+
+SHARES: Final[Mapping[str, float]] = {"train": 0.4, "dev": 0.3, "test": 0.3}
+"""Dev chooses and test confirms, so both must be able to show a difference; what is left is learnt from."""
+DISAGREE: Final = 0.2
+"""The share of questions on which two ways are taken to disagree, before anything was asked."""
+
+
+def split(examples: Sequence[Example], seed: int = 0) -> dict[str, tuple[Example, ...]]:
+    """The examples of each split, in their order. FileError when too much hangs together for that."""
+    groups = together(examples)
+    Random(f"split-{seed}").shuffle(groups)
+    groups.sort(key=len, reverse=True)  # the largest first, while there is still room to make up for it
+    room = {name: share * len(examples) for name, share in SHARES.items()}
+    side: dict[str, str] = {}
+    for group in groups:
+        name = max(room, key=lambda one: room[one])
+        room[name] -= len(group)
+        side |= dict.fromkeys(group, name)
+    made = {name: tuple(one for one in examples if side[one.id] == name) for name in SHARES}
+    if any(len(made[name]) < share * len(examples) / 2 for name, share in SHARES.items()):
+        raise FileError(_unsplittable(examples, groups))
+    return made
+
+
+def together(examples: Sequence[Example]) -> list[list[str]]:
+    """The ids, in groups that share something, directly or by way of others."""
+    leader = {one.id: one.id for one in examples}
+
+    def lead(item: str) -> str:
+        while leader[item] != item:
+            item = leader[item] = leader[leader[item]]
+        return item
+
+    for one, other in _links(examples):
+        leader[lead(other)] = lead(one)
+    groups = defaultdict[str, list[str]](list)
+    for one in leader:
+        groups[lead(one)].append(one)
+    return list(groups.values())
+
+
+def detectable(examples: Sequence[Example], comparisons: int) -> float:
+    """The smallest true difference that these questions can be expected to show, one of so many comparisons.
+
+    With a power of 80 %, for ways that disagree on a fifth of the questions, and those of a cluster somewhat alike.
+    """
+    sizes = [*Counter(one.cluster for one in examples).values()]
+    return smallest_difference(len(examples), DISAGREE * design_effect(sizes, ALIKE), comparisons)
+
+
+def _links(examples: Sequence[Example]) -> Iterator[tuple[str, str]]:
+    first: dict[str, str] = {}
+    for one in examples:
+        for label in _labels(one):
+            yield first.setdefault(label, one.id), one.id
+    texts = [Text(where=one.id, question=one.question, db_id=str(one.meta.get("db_id") or "")) for one in examples]
+    yield from ((same.train.where, same.test.where) for same in overlaps(texts, texts) if same.is_leak)
+
+
+def _labels(example: Example) -> set[str]:
+    """What it shares its luck with, and besides all of its documents: half of its answer may stand in each."""
+    if "cluster" in example.meta:
+        return {example.cluster}
+    return {example.cluster, *(f"document {document_of(mark)}" for mark in example.evidence)}
+
+
+def _unsplittable(examples: Sequence[Example], groups: Sequence[Sequence[str]]) -> str:
+    largest = set(groups[0])
+    what = f"{counted(len(examples), 'question')} in {counted(len(groups), 'group')} cannot be split in three"
+    if len(largest) == 1:
+        return f"{what}: ask more questions, a hundred or more to see anything"
+    labels = sorted({label for one in examples if one.id in largest for label in _labels(one)})
+    shown = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+    return (
+        f"{what}: {len(largest)} of them hang together ({shown}), and no document may be on two sides. Ask about more "
+        "documents, or name what questions really share (a chapter, a product) in a column `cluster`, which then "
+        "counts instead of their documents."
+    )
