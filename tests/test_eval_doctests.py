@@ -6,7 +6,20 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["calls", "gold", "scorers", "wording"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "calibration",
+        "calls",
+        "gold",
+        "judge_findings",
+        "judge_metrics",
+        "judge_model",
+        "pairwise",
+        "scorers",
+        "wording",
+    ],
+)
 def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"eval.{module}"), optionflags=doctest.ELLIPSIS)
 
