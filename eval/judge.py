@@ -31,7 +31,7 @@ from eval.record import Journal, Record, RunError
 from eval.scorers import loose_field
 from eval.task import Example
 from retrieval.embed import Embedder, locate
-from retrieval.files import FileError, write_atomically
+from retrieval.files import FileError, file_hash, write_atomically
 from serve.chat import ServeError, Unavailable
 from serve.combination import Combination
 from serve.strategies import shown_in
@@ -65,7 +65,8 @@ def judge_run(folder: Path, judges: Judges) -> Findings:
             jobs += labelled(name, read_labels(metric.labels, metric)) if metric.labels else []
         gathered = gather(jobs, judges.judge, folder, judges.concurrency)
         findings = find(judges, who, results, gathered)
-        write_atomically(folder / FILE, json.dumps(findings.row(), indent=2, ensure_ascii=False) + "\n")
+        row = findings.row() | {"records": file_hash(folder / "records.jsonl")}
+        write_atomically(folder / FILE, json.dumps(row, indent=2, ensure_ascii=False) + "\n")
         return findings
 
 

@@ -5,7 +5,7 @@ section(folder)          # None where no judge has looked at the run
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from rich.text import Text
 from eval.judge_findings import FILE, Findings
 from eval.judge_metrics import MARKS
 from eval.wording import percent
+from retrieval.files import file_hash
 
 HEADINGS: Final = (
     "metric",
@@ -54,9 +55,15 @@ def show_findings(findings: Findings, console: Console) -> None:
 
 
 def section(folder: Path) -> Section | None:
-    """What the judge of a run has found, from its folder alone."""
+    """What the judge of a run has found, from its folder alone; it says so when the run has gone on since."""
     path = folder / FILE
-    return _section(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    shown = _section(found)
+    if found["records"] == file_hash(folder / "records.jsonl"):
+        return shown
+    return replace(shown, sentences=(f"The run has changed since: python -m eval judge {folder} ...", *shown.sentences))
 
 
 def _section(found: Mapping[str, Any]) -> Section:
@@ -74,7 +81,7 @@ def _section(found: Mapping[str, Any]) -> Section:
 def _row(figure: Mapping[str, Any]) -> tuple[str, ...]:
     """One line of the table."""
     answers = f"{figure['n']:,}" + (f" of {figure['n'] + figure['nothing']:,}" if figure["nothing"] else "")
-    standing = "no judge needed" if figure["metric"].endswith(MARKS) else "calibrated"
+    standing = "no judge" if figure["metric"].endswith(MARKS) else "calibrated"
     if figure["advisory"]:
         standing = "advisory"
     if figure["missing"]:

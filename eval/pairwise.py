@@ -78,7 +78,8 @@ def standing(count: int, contests: Sequence[Contest]) -> list[Estimate]:
 
     Bradley and Terry's strengths (1952, Biometrika 39:324) with a tie as half a win for each. One tie more for every
     two contestants keeps a strength finite where somebody never loses. Intervals by bootstrap over clusters of
-    questions, with a fixed seed.
+    questions, with a fixed seed, after adding one question on which all goes one way and one on which it goes the
+    other: where somebody always wins, samples of what was seen know no doubt. (The two are ours, after Wilson.)
     """
     names = {name: number for number, name in enumerate(dict.fromkeys(one.cluster for one in contests))}
     each = np.zeros((len(names), count, count))
@@ -88,11 +89,16 @@ def standing(count: int, contests: Sequence[Contest]) -> list[Estimate]:
     value = _chances(strengths(each.sum(axis=0) + _ties(count)))
     if len(names) < 2:
         return [Estimate(float(one), 0.0, 1.0) for one in value]
-    draw = np.random.default_rng(0)
-    weights = draw.multinomial(len(names), [1 / len(names)] * len(names), SAMPLES).astype(np.float64)
+    whole = each.sum(axis=(1, 2)).mean() / (count * (count - 1) / 2)  # contests of a pair in one cluster
+    one_way = whole * np.triu(np.ones((count, count)), 1)
+    each = np.concatenate([each, [one_way, one_way.T]])
+    weights = np.random.default_rng(0).multinomial(len(each), [1 / len(each)] * len(each), SAMPLES).astype(np.float64)
     drawn = [_chances(strengths(wins + _ties(count))) for wins in np.tensordot(weights, each, axes=1)]
     low, high = np.quantile(drawn, TAILS, axis=0)
-    return [Estimate(*map(float, ends)) for ends in zip(value, low, high, strict=True)]
+    return [
+        Estimate(float(one), min(float(one), float(least)), max(float(one), float(most)))
+        for one, least, most in zip(value, low, high, strict=True)
+    ]
 
 
 def strengths(wins: Numbers) -> Numbers:

@@ -132,6 +132,8 @@ def test_one_who_never_loses_has_a_finite_strength() -> None:
 
     assert best.value == pytest.approx(10.5 / 11)
     assert best.value + worst.value == pytest.approx(1)
+    assert best.low < 0.85
+    assert best.high < 1
 
 
 def test_a_judge_that_looks_at_the_place_is_found_out() -> None:

@@ -260,6 +260,34 @@ def test_a_score_is_weighted_by_its_probabilities_where_the_server_tells_them(ru
     assert expected_score([]) is None
 
 
+def test_people_who_compared_calibrate_by_kappa_and_pairs_are_shown_in_both_orders(run: Path, stub: JudgeStub) -> None:
+    rows = [{"question": f"{n}?", "A": f"word{n}", "B": "owl", "label": "A"} for n in range(6)]
+    rows += [{"question": f"{n}?", "A": "owl", "B": f"word{n}", "label": "B"} for n in range(6)]
+    better = {"kind": "pairwise", "criteria": "Right.", "labels": labels(run, rows)}
+
+    judge(run, stub, {"better": better}, combinations=[GOLD, BARE])
+
+    (trust,) = found(run)["trust"]
+    assert (trust["by"], trust["advisory"], trust["calibration"]["kappa"]["value"]) == ("people", False, 1.0)
+    assert trust["calibration"]["sensitivity"] is None
+    # Each pair of labels stands there twice, in either order, and is asked once.
+    assert stub.asked("better") == 2 * (6 + N)
+
+
+def test_people_who_scored_calibrate_by_a_kappa_that_forgives_near_misses(run: Path, stub: JudgeStub) -> None:
+    stub.rules["score"] = lambda parts: {"reason": "so", "score": 5 if "word" in parts["text"] else 1}
+    rows = [{"question": "Who?", "text": f"word{n}", "label": 4} for n in range(10)]
+    rows += [{"question": "Who?", "text": f"owl{n}", "label": 1} for n in range(10)]
+    card = {"kind": "scorecard", "criteria": "Short.", "labels": labels(run, rows)}
+
+    judge(run, stub, {"good": card}, combinations=[GOLD])
+
+    (trust,) = found(run)["trust"]
+    assert 0.6 < trust["calibration"]["kappa"]["value"] < 1
+    assert not trust["advisory"]
+    assert figure(run, "good", GOLD)["corrected"] is None
+
+
 def test_a_judge_changes_neither_records_nor_verdict(run: Path, stub: JudgeStub) -> None:
     files = ("records.jsonl", "verdict.json", "summary.csv", "config.yaml")
     before = [(run / name).read_bytes() for name in files]
@@ -278,6 +306,12 @@ def test_a_report_can_read_the_section_from_the_folder_alone(run: Path, stub: Ju
     assert shown
     assert {len(row) for row in shown.rows} == {len(shown.headings)}
     assert "rank nothing" in shown.sentences[0]
+
+    with (run / "records.jsonl").open("a") as file:
+        file.write("\n")
+    stale = section(run)
+    assert stale
+    assert "has changed since" in stale.sentences[0]
 
 
 @pytest.mark.parametrize(
