@@ -64,7 +64,7 @@ def judge_run(folder: Path, judges: Judges) -> Findings:
         for name, metric in judges.metrics.items():
             jobs += labelled(name, read_labels(metric.labels, metric)) if metric.labels else []
         gathered = gather(jobs, judges.judge, folder, judges.concurrency)
-        findings = find(judges, who, results, gathered)
+        findings = replace(find(judges, who, results, gathered), notes=tuple(_notes(results, judges, folder)))
         row = findings.row() | {"records": file_hash(folder / "records.jsonl")}
         write_atomically(folder / FILE, json.dumps(row, indent=2, ensure_ascii=False) + "\n")
         return findings
@@ -155,6 +155,12 @@ def _cells(results: Results, judges: Judges) -> tuple[Combination, ...]:
     if not judges.combinations and any(one.kind == "pairwise" for one in judges.metrics.values()):
         raise FileError("pairwise compares each combination with each: name a few under `combinations`")
     return tuple(known[name] for name in judges.combinations or known)
+
+
+def _notes(results: Results, judges: Judges, folder: Path) -> Iterator[str]:
+    theirs, mine = str(results.config.stack["model"]), judges.judge.model
+    if mine and (mine == theirs or (folder / theirs).resolve() == Path(mine).resolve()):
+        yield "The judge is the model that wrote the answers: models prefer what they would have said themselves."
 
 
 def _cases(results: Results, judges: Judges, cells: Sequence[Combination]) -> Iterator[Job]:

@@ -8,7 +8,6 @@ Knows nothing of how a judge is asked, or of how its figures are shown.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from eval.calibration import ENOUGH, Calibration, Pair, Share, calibrate, corrected
@@ -142,7 +141,6 @@ def find(judges: Judges, identity: str, results: Results, gathered: Gathered) ->
         identity=identity,
         figures=tuple(figures),
         trust=tuple(trust),
-        notes=tuple(_notes(judges, results)),
     )
 
 
@@ -224,7 +222,7 @@ def _figure(
         combination=cell,
         n=len(scores),
         nothing=len(outcomes) - len(scores),
-        missing=0 if unjudged else known.missing,
+        missing=known.missing,
         seen=seen,
         corrected=corrected(seen, calibration) if rate and calibration else None,
         advisory=not unjudged and known.trust.advisory,
@@ -247,13 +245,6 @@ def _ranked(
             corrected=None,
             advisory=trust.advisory,
         )
-
-
-def _notes(judges: Judges, results: Results) -> Iterator[str]:
-    judged = str(results.config.stack["model"])
-    mine = judges.judge.model or ""
-    if mine and Path(mine).name == Path(judged).name:
-        yield "The judge is the model that wrote the answers: models prefer what they would have said themselves."
 
 
 def said_share(one: Share) -> str:

@@ -288,6 +288,13 @@ def test_people_who_scored_calibrate_by_a_kappa_that_forgives_near_misses(run: P
     assert figure(run, "good", GOLD)["corrected"] is None
 
 
+@pytest.mark.parametrize(("name", "notes"), [("stub", 1), ("judge", 0)])
+def test_a_judge_of_its_own_answers_is_named(name: str, notes: int, run: Path, stub: JudgeStub) -> None:
+    judge(run, stub, {"faithful": {"kind": "faithfulness"}}, judge={"model": name, "url": stub.url})
+
+    assert len(found(run)["notes"]) == notes
+
+
 def test_a_judge_changes_neither_records_nor_verdict(run: Path, stub: JudgeStub) -> None:
     files = ("records.jsonl", "verdict.json", "summary.csv", "config.yaml")
     before = [(run / name).read_bytes() for name in files]
