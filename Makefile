@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo banking77 test check format readme pocket lock clean
+.PHONY: setup demo banking77 xquad test check format readme pocket lock clean
 
 setup: $(READY)
 
@@ -48,6 +48,13 @@ banking77: setup
 	@$(BIN)/python -m scripts.make_sft eval/grids/banking77/sft.yaml
 	@$(LAUNCH) --config train/recipes/banking77.yaml
 	@$(BIN)/python -m eval run eval/grids/banking77.yaml
+
+# Made ready by: python -m scripts.xquad FILE
+xquad: setup
+	@$(BIN)/python -m retrieval build out/xquad/data/corpus.jsonl out/index/xquad
+	@$(BIN)/python -m scripts.make_sft eval/grids/xquad/sft.yaml
+	@$(LAUNCH) --config train/recipes/xquad.yaml
+	@$(BIN)/python -m eval run eval/grids/xquad.yaml
 
 test: setup
 	@$(BIN)/python -m pytest

@@ -21,6 +21,7 @@ from eval.judge import judge_run
 from eval.judge_settings import load_judges
 from eval.judge_table import show_findings
 from eval.leaks import find_leaks
+from eval.payback import trainings
 from eval.plan import plan, read_earlier
 from eval.plan_terminal import show_plan
 from eval.record import RunError
@@ -79,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
 def _report(folder: Path, embedder: str = "") -> int:
     results = load_results(folder)
     embed = Embedder(locate(embedder)).passages if embedder else None
-    analysis = analyse(results, find_leaks(results, folder, embed))
+    analysis = analyse(results, find_leaks(results, folder, embed), trainings(results.config, folder))
     show(analysis, save(analysis, folder), _console())
     return 0
 

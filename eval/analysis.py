@@ -3,18 +3,23 @@
 Knows nothing of how they are shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.blame import blame, look
 from eval.effects import Clusters, Effect, Interaction, Scores, Square, interactions, main_effects, square
+from eval.enough import enough
+from eval.finding import find
+from eval.findings import Findings
 from eval.folder import Results
 from eval.headroom import Headroom, Place, find_headroom, find_places
 from eval.leaks import UNCHECKED, Leaks
-from eval.sentences import headline, next_step, sentences
+from eval.payback import NOTHING_KNOWN, Training, payback
+from eval.remedies import Step, next_step
+from eval.sentences import headline, sentences
 from eval.summary import Row, clusters, ranked, scores, summarise
 from eval.tally import Blamed, Tally, tallies, weakest
-from eval.verdict import Verdict, find, verdict_of
+from eval.verdict import Verdict, verdict_of
 from serve.combination import Combination
 
 
@@ -38,11 +43,11 @@ class Analysis:
     headline: str
     said: tuple[str, ...]
     """The sentences of the verdict."""
-    next_step: str
+    next_step: Step
     leaks: Leaks
 
 
-def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
+def analyse(results: Results, leaks: Leaks = UNCHECKED, trained: Mapping[str, Training] = NOTHING_KNOWN) -> Analysis:
     """From records to verdict."""
     rows = summarise(results)
     cells = [Combination.parse(row.combination) for row in ranked(rows)]
@@ -53,8 +58,19 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
     finding = find(results, rows, effects)
     seen = look(results)
     blamed = blame(seen)
-    fault = weakest(results, rows, blamed)
-    said = sentences(results, finding, effects, room, fault)
+    found = Findings(
+        results=results,
+        rows=rows,
+        finding=finding,
+        effects=effects,
+        room=room,
+        blamed=blamed,
+        fault=weakest(results, rows, blamed),
+        enough=enough(results, rows),
+        payback=payback(rows, finding.best, trained) if finding else None,
+        trained=trained,
+    )
+    step, said = next_step(found), sentences(found)
     return Analysis(
         results=results,
         rows=rows,
@@ -65,10 +81,10 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
         places=find_places(rows, seen),
         blamed=blamed,
         tallies=tallies(rows, blamed),
-        verdict=verdict_of(results, finding, fault, " ".join(said)),
+        verdict=verdict_of(found, step, " ".join(said)),
         headline=headline(finding),
         said=said,
-        next_step=next_step(results, finding, room, fault),
+        next_step=step,
         leaks=leaks,
     )
 

@@ -24,7 +24,7 @@ from eval.wording import counted
 from serve.combination import GOLD, NONE, Combination
 from serve.strategies import shown_in
 
-Fault = Literal["run", "form", "retrieval", "reading", "test set", "unknown"]
+Fault = Literal["run", "form", "retrieval", "company", "reading", "test set", "unknown"]
 Leaf = Literal[
     "no answer",
     "from evidence",
@@ -47,6 +47,7 @@ FAULTS: Final[Mapping[Fault, str]] = {
     "run": "there is no answer",
     "form": "the answer is right but for its form, or none can be read in it",
     "retrieval": "the evidence was not in the prompt, and with it the answer is right",
+    "company": "the evidence was in the prompt, and the answer is right when nothing else is",
     "reading": "the answer does not follow from what the prompt says",
     "test set": "no combination ever gets it right: too hard for all of them, or wrongly marked",
     "unknown": "nobody can tell, because an arm was not run or the evidence is not marked exactly",
@@ -65,7 +66,7 @@ WRONG: Final[Mapping[Leaf, tuple[Fault, str]]] = {
     "form": ("form", "the right answer, not in the form that was asked for"),
     "unreadable": ("form", "no answer can be read in it, however loosely"),
     "retrieval": ("retrieval", "the evidence was not in the prompt, and with it alone the answer is right"),
-    "context": ("reading", "the evidence was in the prompt; right when nothing else is"),
+    "context": ("company", "the evidence was in the prompt; right when nothing else is"),
     "behaviour": ("reading", "wrong even with the evidence alone in the prompt"),
     "overcautious": ("reading", "says that the documents do not have it, though the evidence was in the prompt"),
     "answered anyway": ("reading", "no document has the answer, and it gives one"),

@@ -37,6 +37,8 @@ class GridSettings:
     baseline: str
     concurrency: Annotated[int, Field(ge=1)] = 64
     """Questions in flight at once; the engine batches them."""
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """What an hour of the machine costs, in any unit: with it, the report prices answers."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 

@@ -19,8 +19,8 @@ from eval.grid import Grid
 from eval.keys import keys_of
 from eval.record import Record, read_records
 from retrieval.files import read_yaml
-from retrieval.power import design_effect, items_needed, smallest_difference
-from retrieval.stats import Estimate, Z, paired
+from retrieval.power import design_effect, items_needed, smallest_difference, spread_seen
+from retrieval.stats import paired
 from serve.combination import Combination
 
 WANTED: Final = 0.05
@@ -200,19 +200,11 @@ def _measured(grid: Grid, known: Scores) -> Iterator[Contrast]:
     for cell, after in known.items():
         if cell != grid.baseline:
             seen = paired([*after.values()], [*before.values()], labels)
-            spread = _spread(seen.estimate, seen.n)
+            spread = spread_seen(seen.estimate, seen.n)
             yield _contrast(str(cell), n, spread, of_cells, (seen.gained + seen.lost) / seen.n)
     for effect in main_effects(known, grid.baseline, alike):
         name = f"{LEVERS[effect.factor]}: {effect.level} for {effect.against}"
-        yield _contrast(name, n, _spread(effect.estimate, len(before)), of_levers, None)
-
-
-def _spread(estimate: Estimate, n: int) -> float:
-    """The variance of an item's difference that gives n items an interval of this width.
-
-    Those intervals add two items of their own, so that where nothing differs few records still promise little.
-    """
-    return n * ((estimate.high - estimate.low) / (2 * Z)) ** 2
+        yield _contrast(name, n, spread_seen(effect.estimate, len(before)), of_levers, None)
 
 
 def _contrast(name: str, n: int, spread: float, family: int, discordance: float | None) -> Contrast:

@@ -24,9 +24,9 @@ from eval.plots import NARROW, WIDE, pareto, scatter, two_axes
 from eval.summary import Row, cells, ranked, scores, to_csv
 from eval.tally import by_slice
 from eval.tally import to_csv as blame_csv
-from eval.verdict import ALPHA
 from eval.wording import chance, number, percent, points, span
 from retrieval.files import plain, write_atomically
+from retrieval.stats import ALPHA
 from serve.combination import Combination
 
 HERE: Final = Path(__file__).parent

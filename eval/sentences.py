@@ -1,4 +1,4 @@
-"""What a run means, in plain words with its figures: the finding, who is to thank, what hurts, and what to try next.
+"""What a run means, in plain words with its figures: the finding, who is to thank, what hurts, what it is worth.
 
 Knows nothing of how any of it was computed or where it is shown.
 """
@@ -8,12 +8,15 @@ from typing import Final
 
 from eval.blame import FAULTS
 from eval.effects import LEVERS, Effect
+from eval.enough import Enough
+from eval.finding import Finding
+from eval.findings import Findings
 from eval.folder import Results
 from eval.headroom import Headroom
-from eval.tally import Weakest
-from eval.verdict import ALPHA, Finding
-from eval.wording import counted, listed, p_value, percent, points, span
-from retrieval.stats import Estimate
+from eval.payback import Payback
+from eval.tally import Blamed, Weakest
+from eval.wording import counted, listed, number, p_value, percent, points, span
+from retrieval.stats import ALPHA, Estimate
 
 NAMED: Final = 3
 """Combinations that a sentence names; the table marks them all."""
@@ -29,47 +32,21 @@ def headline(finding: Finding | None) -> str:
     return finding.decision.capitalize()
 
 
-def sentences(
-    results: Results,
-    finding: Finding | None,
-    effects: Sequence[Effect],
-    room: Headroom | None,
-    fault: Weakest | None,
-) -> tuple[str, ...]:
+def sentences(found: Findings) -> tuple[str, ...]:
     """The verdict in full, the finding first."""
-    if finding is None:
-        alone = tuple(_gaps(results)) or ("There is nothing to compare: the grid has one combination.",)
-        return (*alone, *_blame(fault))
-    return (_finding(finding), *_thanks(finding), *_harm(effects), *_axes(room), *_blame(fault), *_gaps(results))
-
-
-def next_step(results: Results, finding: Finding | None, room: Headroom | None, fault: Weakest | None) -> str:
-    """One line: where the larger part of the remaining loss lies."""
-    if any(map(results.missing, results.records)):
-        return "Run the same command again: it asks only for what is missing."
-    if finding is None:
-        return "Add a second adapter, retriever or strategy to the grid, to compare with the first."
-    if fault is None:
-        return "Nothing is left to win on these questions; ask harder ones."
-    share = f"{fault.n} of the {fault.wrong} wrong answers of {fault.combination}"
-    if fault.fault == "form":
-        return f"The form of answers (prompt or adapter): it is all that is wrong with {share}."
-    if fault.fault == "test set":
-        return f"The test set: with {share}, every other combination is wrong too. Read those questions first."
-    if room is None:
-        return "Add `gold` to the grid's retrievers: it shows whether knowledge or behaviour is what is missing."
-    missing_knowledge, missing_behaviour = room.knowledge.estimate.value, 1 - room.ceiling.value
-    if fault.fault == "retrieval" or (fault.fault == "unknown" and missing_knowledge > missing_behaviour):
-        lever, left = (
-            "Better retrieval",
-            f"the marked evidence would bring {room.top} {points(missing_knowledge)} points",
-        )
-    else:
-        way = f"{room.top.adapter}:{room.top.strategy}"
-        lever = "Behaviour (prompt or adapter)"
-        left = f"even with the marked evidence alone {way} loses {percent(missing_behaviour)}"
-    blamed = "" if fault.fault == "unknown" else f"it is what is wrong with {share}; "
-    return f"{lever}: {blamed}{left}."
+    if found.finding is None:
+        alone = tuple(_gaps(found.results)) or ("There is nothing to compare: the grid has one combination.",)
+        return (*alone, *_blame(found.fault))
+    return (
+        _finding(found.finding),
+        *_thanks(found.finding),
+        *_harm(found.effects),
+        *_axes(found.room, found.blamed),
+        *_blame(found.fault),
+        *_enough(found.enough),
+        *_payback(found.payback),
+        *_gaps(found.results),
+    )
 
 
 def _finding(finding: Finding) -> str:
@@ -85,7 +62,8 @@ def _finding(finding: Finding) -> str:
         case "not decisive":
             return (
                 f"Not decisive: {best.combination} scores highest with {percent(best.score)}, the baseline "
-                f"{base.combination} {percent(base.score)}, but that may be chance ({figures})."
+                f"{base.combination} {percent(base.score)}, but that may be chance ({figures}). A gain of this size "
+                f"takes about {counted(finding.more_questions or 0, 'question')} to be seen."
             )
         case _:
             return (
@@ -116,15 +94,22 @@ def _harm(effects: Sequence[Effect]) -> Iterator[str]:
             )
 
 
-def _axes(room: Headroom | None) -> Iterator[str]:
+def _axes(room: Headroom | None, blamed: Blamed) -> Iterator[str]:
     if room is None:
         return
-    knowledge = room.knowledge.estimate
-    more = "could still bring" if knowledge.low > 0 else "has little left to bring:"
+    knowledge, leaves = room.knowledge.estimate, [*blamed[room.top].values()]
     yield (
         f"With the marked evidence and nothing else in its prompt instead of what is retrieved, {room.top} would score "
-        f"{percent(room.ceiling.value)}, so better retrieval {more} {_gain(knowledge)}."
+        f"{percent(room.ceiling.value)} ({_gain(knowledge)})."
     )
+    if knowledge.low <= 0:
+        yield "So better retrieval has little left to bring."
+    elif "undecided" not in leaves:
+        lost = leaves.count("retrieval")
+        yield (
+            f"Evidence that was not found is {counted(lost, 'question')} of that, so better retrieval alone can bring "
+            f"{points(lost / len(leaves))} points at most."
+        )
     if room.crowd and room.company:
         cost = room.company.estimate
         clear = "so finding it is not enough" if cost.high < 0 else "which may be chance"
@@ -146,6 +131,43 @@ def _blame(fault: Weakest | None) -> Iterator[str]:
     )
     if rest := [f"{name} {n}" for name, n in fault.faults.items() if name != fault.fault]:
         yield f"The others: {listed(rest)}."
+
+
+def _enough(judged: Enough | None) -> Iterator[str]:
+    if judged is None:
+        return
+    interval = f"95% interval {percent(judged.ci[0])} to {percent(judged.ci[1])}"
+    chance = f"Holm-corrected {p_value(judged.p_holm)}"
+    match judged.reached:
+        case "yes":
+            yield f"Good enough: {judged.combination} reaches the {percent(judged.needed)} that are needed ({chance})."
+        case "perhaps":
+            yield (
+                f"Whether it is good enough cannot be told: {percent(judged.needed)} are needed, and "
+                f"{judged.combination} scores {percent(judged.score)} ({interval}; {chance})."
+            )
+        case "no":
+            yield (
+                f"Not good enough: {percent(judged.needed)} are needed, and the best, {judged.combination}, scores "
+                f"{percent(judged.score)} ({interval})."
+            )
+    if judged.per_1000 is not None and judged.per_1000_ci is not None:
+        low, high = (f"{bound:,.0f}" for bound in judged.per_1000_ci)
+        yield f"1,000 of its answers are worth {judged.per_1000:,.0f}, 95% interval {low} to {high}."
+
+
+def _payback(saved: Payback | None) -> Iterator[str]:
+    if saved is None:
+        return
+    tokens, minutes = saved.tokens_saved_per_1000, saved.minutes_saved_per_1000
+    what = "fewer" if tokens >= 0 else "more"
+    took = f"The training of {saved.adapter} took {number(saved.training_minutes)} minutes ({saved.device})."
+    beside = f"Beside {saved.against}, the best without an adapter, {saved.combination} takes {number(abs(tokens))} "
+    if saved.answers is None:
+        yield f"{took} {beside}{what} tokens for 1,000 answers and saves no time: what it brings is its score."
+    else:
+        after = f"the training has come back after {number(saved.answers)} answers"
+        yield f"{took} {beside}{what} tokens and {number(minutes)} minutes less for 1,000 answers: {after}."
 
 
 def _gain(estimate: Estimate) -> str:

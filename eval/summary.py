@@ -59,6 +59,10 @@ class Row:
     tokens_per_correct_ci_high: float
     tied: bool | None = None
     """Whether it cannot be told from the highest score; None for those that could not be chosen."""
+    minutes_per_1000: float
+    """The machine's minutes for 1,000 answers, by Little's law: seconds waited over questions in flight."""
+    cost_per_1000: float | None = None
+    """The same in money, where the grid says what an hour costs."""
     others: Mapping[str, float]
     """Means of the other scorers, one column each."""
 
@@ -164,7 +168,8 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
     records = list(results.records[cell].values())
     mean_score, price = score(results, cell), _tokens_per_correct(results, cell)
     change = compared.difference.estimate if compared else None
-    seconds = [record.seconds for record in records]
+    seconds, grid = [record.seconds for record in records], results.config.grid
+    minutes = 1000 / 60 * _mean(seconds) / min(grid.concurrency, sum(map(len, results.records.values())) or 1)
     return Row(
         combination=str(cell),
         strategy=cell.strategy,
@@ -187,6 +192,8 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
         latency_p95_s=quantile(seconds, 0.95) if len(seconds) >= ENOUGH_FOR_P95 else math.nan,
         tokens_per_correct_ci_low=price.low,
         tokens_per_correct_ci_high=price.high,
+        minutes_per_1000=minutes,
+        cost_per_1000=minutes / 60 * grid.price_per_hour if grid.price_per_hour else None,
         others={
             name: _mean([record.scores[name] for record in records])
             for name in results.config.task.scorers

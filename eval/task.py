@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from eval.gold import cite, document_of
 from retrieval.documents import read_documents
@@ -88,6 +88,29 @@ class ScorerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stakes:
+    """What an answer is worth, in any one unit: a right one brings `right`, a wrong one costs `wrong`.
+
+    >>> Stakes(right=20, wrong=88).break_even
+    0.81481...
+    """
+
+    right: Annotated[float, Field(gt=0)]
+    wrong: Annotated[float, Field(gt=0)]
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    @property
+    def break_even(self) -> float:
+        """The score at which right answers bring what wrong ones cost."""
+        return self.wrong / (self.right + self.wrong)
+
+    def net(self, score: float) -> float:
+        """What an answer brings on average."""
+        return self.right * score - self.wrong * (1 - score)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSettings:
     """`task.yaml` as it is written."""
 
@@ -96,6 +119,8 @@ class TaskSettings:
     primary: str
     """The scorer that ranks."""
     scorers: dict[str, ScorerSettings]
+    enough: Annotated[float, Field(gt=0, lt=1)] | Stakes | None = None
+    """The score from which on it is good enough, or what answers are worth, which says it too."""
     documents: Path | None = None
     """What the evidence points into: a corpus.jsonl, or a file or folder as `retrieval build` reads them."""
 

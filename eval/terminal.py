@@ -15,8 +15,8 @@ from eval.analysis import Analysis
 from eval.gold import is_oracle
 from eval.leaks import said
 from eval.summary import Row, ranked
-from eval.verdict import ALPHA
 from eval.wording import chance, number, percent, points
+from retrieval.stats import ALPHA
 
 SHOWN: Final = 20
 """Rows that fit a screen; the report has all of them."""
@@ -35,7 +35,7 @@ def show(analysis: Analysis, report: Path, console: Console) -> None:
     for sentence in said(analysis.leaks, len(analysis.results.examples)):
         console.print(Text(f"Warning: {sentence}", style="yellow"))
     console.print(Text(f"Report: {report}"), soft_wrap=True)
-    console.print(Text(f"Next:   {analysis.next_step}"))
+    console.print(Text(f"Next:   {analysis.next_step.sentence}"))
 
 
 def _table(analysis: Analysis, shown: list[Row]) -> Table:

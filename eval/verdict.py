@@ -1,22 +1,23 @@
-"""Which lever to pull: a decision by a rule that was fixed beforehand.
+"""`verdict.json`: what was found and what to do about it, as a machine reads it.
 
-The rule: the best combination against the baseline, corrected for every combination that could have been chosen; a
-lever is named when its own main effect is clear. Knows nothing of files, plots or how answers were made.
+Knows nothing of how any of it was decided.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.effects import LEVERS, Effect, Factor
+from eval.effects import LEVERS, Factor
+from eval.enough import Enough
+from eval.finding import Decision
+from eval.findings import Findings
 from eval.folder import Results
 from eval.gold import is_oracle
-from eval.summary import Comparison, Row, comparisons, ranked
+from eval.payback import Payback
+from eval.remedies import Step
 from eval.tally import Weakest
-from retrieval.stats import ALPHA as ALPHA
-from serve.combination import BASE, GOLD, NONE, Combination
+from serve.combination import BASE, GOLD, NONE
 
-Decision = Literal["adopt", "not decisive", "nothing helped", "incomplete"]
 Lever = Literal["prompt", "retrieval", "adapter", "combination"]
 
 
@@ -37,6 +38,11 @@ class Cost:
     baseline_tokens: float
     seconds: float
     baseline_seconds: float
+    minutes_per_1000: float
+    baseline_minutes_per_1000: float
+    per_1000: float | None
+    """Money, where the grid says what an hour costs."""
+    baseline_per_1000: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,52 +66,26 @@ class Verdict:
     """The highest score and all that cannot be told from it: with these questions, the choice among them is free."""
     blame: Weakest | None = None
     """What most of the best combination's wrong answers are the fault of; the run's, while answers are missing."""
+    more_questions: int | None = None
+    """Where it is not decisive: how many questions it takes to see a gain of this size with a power of 80 %."""
+    enough: Enough | None = None
+    payback: Payback | None = None
+    next: Step | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What the comparison came to, before it is put into words."""
-
-    decision: Decision
-    best: Row
-    base: Row
-    comparison: Comparison
-    family: int
-    """How many combinations were compared with the baseline."""
-    moved: tuple[Factor, ...]
-    """The factors that made the difference."""
-    tied: tuple[Row, ...]
-    """The highest score and all that cannot be told from it."""
-    cheaper: Row | None
-    """The cheapest of those that beat the baseline and cannot be told apart from the best; None when it is the best."""
-
-
-def find(results: Results, rows: Sequence[Row], effects: Sequence[Effect]) -> Finding | None:
-    """Apply the rule; None when the baseline has gaps, or nothing else is without."""
-    compared = comparisons(results)
-    others = [row for row in ranked(rows) if row.combination != str(results.baseline)]
-    if not compared or not others:
-        return None
-    best = others[0]
-    comparison = compared[Combination.parse(best.combination)]
-    decision = _decide(comparison)
-    return Finding(
-        decision=decision,
-        best=best,
-        base=next(row for row in rows if row.combination == str(results.baseline)),
-        comparison=comparison,
-        family=len(others),
-        moved=_moved(best, results.baseline, effects) if decision == "adopt" else (),
-        tied=tuple(row for row in ranked(rows) if row.tied),
-        cheaper=_cheaper(others) if decision == "adopt" else None,
-    )
-
-
-def verdict_of(results: Results, finding: Finding | None, fault: Weakest | None, sentence: str) -> Verdict:
-    """The finding as `verdict.json` has it."""
-    baseline, untested = str(results.baseline), tuple(not_tested(results))
+def verdict_of(found: Findings, step: Step, sentence: str) -> Verdict:
+    """The findings as `verdict.json` has them."""
+    finding, baseline, untested = found.finding, str(found.results.baseline), tuple(not_tested(found.results))
     if finding is None:
-        return Verdict(decision="incomplete", baseline=baseline, not_tested=untested, sentence=sentence, blame=fault)
+        return Verdict(
+            decision="incomplete",
+            baseline=baseline,
+            not_tested=untested,
+            sentence=sentence,
+            blame=found.fault,
+            enough=found.enough,
+            next=step,
+        )
     gain, best, base = finding.comparison.difference, finding.best, finding.base
     return Verdict(
         decision=finding.decision,
@@ -121,11 +101,19 @@ def verdict_of(results: Results, finding: Finding | None, fault: Weakest | None,
             baseline_tokens=base.tokens,
             seconds=best.latency_p50_s,
             baseline_seconds=base.latency_p50_s,
+            minutes_per_1000=best.minutes_per_1000,
+            baseline_minutes_per_1000=base.minutes_per_1000,
+            per_1000=best.cost_per_1000,
+            baseline_per_1000=base.cost_per_1000,
         ),
         not_tested=untested,
         sentence=sentence,
         tied=tuple(row.combination for row in finding.tied),
-        blame=fault,
+        blame=found.fault,
+        more_questions=finding.more_questions,
+        enough=found.enough,
+        payback=found.payback,
+        next=step,
     )
 
 
@@ -145,28 +133,7 @@ def not_tested(results: Results) -> Iterator[str]:
         yield "perfect retrieval: without `gold` among the retrievers, its ceiling is unknown"
 
 
-def _decide(comparison: Comparison) -> Decision:
-    if comparison.difference.estimate.value <= 0:
-        return "nothing helped"
-    return "adopt" if comparison.p_holm < ALPHA else "not decisive"
-
-
-def _moved(best: Row, baseline: Combination, effects: Sequence[Effect]) -> tuple[Factor, ...]:
-    """The factors in which the best differs, less those that do nothing on average while another one does."""
-    changed = tuple(factor for factor in LEVERS if getattr(best, factor) != getattr(baseline, factor))
-    clear = {(one.factor, one.level) for one in effects if one.p_holm < ALPHA and one.estimate.value > 0}
-    return tuple(factor for factor in changed if (factor, getattr(best, factor)) in clear) or changed
-
-
 def _lever(moved: Sequence[Factor]) -> Lever | None:
     if not moved:
         return None
     return LEVERS[moved[0]] if len(moved) == 1 else "combination"
-
-
-def _cheaper(others: Sequence[Row]) -> Row | None:
-    """Whether a tenth of the tokens or more can be saved at a score that is not provably worse."""
-    best, *rest = others
-    better = [row for row in rest if (row.p_holm or 0) < ALPHA and (row.delta or 0) > 0]
-    tied = [row for row in better if row.tied and row.tokens < 0.9 * best.tokens]
-    return min(tied, key=lambda row: row.tokens, default=None)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from scipy.special import ndtri
 
-from retrieval.stats import ALPHA
+from retrieval.stats import ALPHA, Estimate, Z
 
 POWER = 0.8
 """The chance of finding a difference that is there."""
@@ -32,6 +32,14 @@ def items_needed(difference: float, spread: float, comparisons: int = 1, power: 
     628
     """
     return math.ceil(spread * (_deviations(comparisons, power) / difference) ** 2)
+
+
+def spread_seen(estimate: Estimate, n: int) -> float:
+    """The variance of an item's difference that gives n items an interval of this width.
+
+    Those intervals add two items of their own, so that where nothing differs few records still promise little.
+    """
+    return n * ((estimate.high - estimate.low) / (2 * Z)) ** 2
 
 
 def design_effect(sizes: Sequence[int], correlation: float) -> float:

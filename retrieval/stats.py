@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, ndtri, stdtrit
+from scipy.special import bdtr, betainc, ndtri, stdtr, stdtrit
 
 from retrieval.resampling import flipped
 
@@ -68,6 +68,27 @@ def mean(scores: Sequence[float], clusters: Sequence[str] = ()) -> Estimate:
     worth = _worth(np.append(scores, added == count), np.append(groups, added), like=groups)
     share = math.fsum(scores) / len(scores)
     return _within(replace(wilson(share * worth, worth, _student(groups)), value=share), 0.0, 1.0)
+
+
+def above(scores: Sequence[float], threshold: float, clusters: Sequence[str] = ()) -> float:
+    """How surprising a mean this high is if the true one is at most `threshold` (one-sided p-value).
+
+    Binomial where every score is 0 or 1, in clusters for as many items as they are worth; otherwise Student's t with
+    the error of `mean`'s interval.
+
+    >>> round(above([1.0] * 19 + [0.0], 0.8), 4)
+    0.0692
+    """
+    groups, share = _groups(scores, clusters), math.fsum(scores) / len(scores)
+    if groups.max() == 0:
+        return 1.0
+    if not _binary(scores):
+        seen, reach = _steadied(np.array(scores), groups, middle=0.5), _student(groups)
+        error = (seen.high - seen.low) / 2 / reach
+        return float(stdtr(groups.max(), (threshold - (seen.high + seen.low) / 2) / error))
+    worth = len(scores) if _alone(groups) else _worth(np.array(scores), groups, like=groups)
+    # The sum of a binomial's upper tail as an incomplete beta, which knows items that are worth less than one.
+    return float(betainc(share * worth, worth - share * worth + 1, threshold)) if share else 1.0
 
 
 def wilson(successes: float, n: float, z: float = Z) -> Estimate:

@@ -13,10 +13,11 @@ import yaml
 
 from eval.__main__ import main
 from eval.analysis import analyse
-from eval.blame import FAULTS, MEANING, RIGHT, WRONG, Leaf, Seen, blame, leaf, look, untold
+from eval.blame import FAULTS, MEANING, RIGHT, WRONG, Fault, Leaf, Seen, blame, leaf, look, untold
 from eval.folder import Results, load_results
 from eval.grid import load_grid
 from eval.record import read_records
+from eval.remedies import REMEDIES
 from eval.summary import ranked
 from retrieval.build import build
 from retrieval.files import FileError
@@ -116,17 +117,17 @@ def test_broken_retrieval_is_named(stub: Stub, index: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("reader", "wanted", "fault"),
-    [(chatty, "form", "form"), (blind, "behaviour", "reading"), (hasty, "context", "reading")],
+    [(chatty, "form", "form"), (blind, "behaviour", "reading"), (hasty, "context", "company")],
 )
 def test_what_the_reader_breaks_is_named(
-    reader: Reader, wanted: Leaf, fault: str, stub: Stub, index: Path, tmp_path: Path
+    reader: Reader, wanted: Leaf, fault: Fault, stub: Stub, index: Path, tmp_path: Path
 ) -> None:
     stub.say = speaking(reader)
     world = run(tmp_path, stub, index)
 
     assert world.share("lexical", {one.id for one in world.results.examples}, wanted) >= NAMED_RIGHT
     assert world.verdict["blame"]["fault"] == fault
-    assert f"<b>Next.</b> {'The form' if fault == 'form' else 'Behaviour'}" in world.page
+    assert f"<b>Next.</b> {REMEDIES[fault]}" in world.page
 
 
 def test_what_is_known_by_heart_is_not_retrievals_merit(stub: Stub, index: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
         "judge_model",
         "pairwise",
         "scorers",
+        "task",
         "wording",
     ],
 )

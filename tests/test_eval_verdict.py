@@ -196,8 +196,10 @@ def test_the_two_axes_are_told_apart() -> None:
     assert analysis.headroom.behaviour is not None
     assert analysis.headroom.behaviour.estimate.value == pytest.approx(0.3, abs=0.1)
     assert analysis.headroom.ceiling.value == pytest.approx(0.9, abs=0.05)
-    assert analysis.next_step.startswith("Better retrieval")
-    assert "better retrieval could still bring +2" in analysis.verdict.sentence
+    assert analysis.next_step.sentence.startswith("Better retrieval")
+    lost = [*analysis.blamed[analysis.headroom.top].values()].count("retrieval")
+    assert analysis.next_step.at_most == lost / 400
+    assert f"{lost} questions of that, so better retrieval alone can bring" in analysis.verdict.sentence
 
 
 def test_a_cheaper_combination_that_does_as_well_is_pointed_out() -> None:
@@ -259,7 +261,7 @@ def test_the_table_has_the_agreed_columns_and_its_figures_are_right() -> None:
     assert ",".join(base) == (
         "combination,strategy,retriever,adapter,n,n_format_fail,n_infra,score,ci_low,ci_high,delta,delta_ci_low,"
         "delta_ci_high,p_holm,prompt_tokens,completion_tokens,tokens_per_correct,latency_p50_s,latency_p95_s,"
-        "tokens_per_correct_ci_low,tokens_per_correct_ci_high,tied,format"
+        "tokens_per_correct_ci_low,tokens_per_correct_ci_high,tied,minutes_per_1000,cost_per_1000,format"
     )
     assert (base["delta"], base["p_holm"]) == ("", "")
     assert float(base["score"]) == pytest.approx(right / 80, abs=1e-4)
@@ -282,3 +284,18 @@ def without(results: Results, cell: Combination, gaps: int) -> Results:
     """The same run, but the last answers of one cell never came."""
     kept = dict(list(results.records[cell].items())[: len(results.examples) - gaps])
     return replace(results, records={**results.records, cell: kept})
+
+
+def test_a_lever_without_which_it_is_just_as_good_is_not_thanked() -> None:
+    """Real figures: instructions bring the base model three points, and nothing where the adapter has learnt the task."""
+
+    def chance(cell: Combination, part: str) -> float:
+        prompted = 0.12 if cell.strategy != "direct" else 0.0
+        return {("base", NONE): 0.05, ("base", "dense"): 0.5 + prompted}.get((cell.adapter, cell.retriever), 0.92)
+
+    analysis = found(chance, n=400)
+    best = Combination.parse(analysis.verdict.best or "")
+
+    assert any(one.factor == "strategy" and one.p_holm < 0.05 and one.estimate.value > 0 for one in analysis.effects)
+    assert best.strategy != "direct", "or the seed shows nothing"
+    assert analysis.verdict.lever == "adapter"

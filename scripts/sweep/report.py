@@ -11,10 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.plots import NARROW, WIDE
-from eval.verdict import ALPHA
 from eval.wording import percent, points
 from retrieval.files import write_atomically
-from retrieval.stats import NOTHING_SEEN
+from retrieval.stats import ALPHA, NOTHING_SEEN
 from scripts.sweep.checkpoints import read_card
 from scripts.sweep.outcome import Outcome, Watch
 from scripts.sweep.plots import drawn

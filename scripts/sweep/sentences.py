@@ -6,9 +6,8 @@ Knows nothing of how the figures were computed or where they are shown.
 from collections.abc import Iterator
 from pathlib import Path
 
-from eval.verdict import ALPHA
 from eval.wording import counted, listed, p_value, percent, points, span
-from retrieval.stats import Difference, Estimate
+from retrieval.stats import ALPHA, Difference, Estimate
 from scripts.sweep.asking import Scores
 from scripts.sweep.correlation import LEAST_POINTS
 from scripts.sweep.outcome import Agreement, Half, Outcome

@@ -1,0 +1,80 @@
+"""XQuAD's English half (Artetxe et al. 2020) as files: 240 passages, the questions about half of the articles to learn
+from, those about the other half to be asked. All passages are the corpus.
+
+Every answer is marked to the character, and questions about one article are a cluster. Reads the published file in
+SQuAD's format; knows nothing of models.
+    python -m scripts.xquad ../xquad/xquad.en.json && make xquad
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from retrieval.console import Parser
+from retrieval.files import FileError, read_text, write_jsonl
+
+OUT: Final = Path(__file__).parents[1] / "out" / "xquad" / "data"
+
+Article = Mapping[str, Any]
+
+
+def read_articles(path: Path) -> list[Article]:
+    """The articles of a file in SQuAD's format; FileError when it is none."""
+    try:
+        return [dict(one, paragraphs=list(one["paragraphs"])) for one in json.loads(read_text(path))["data"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{path}: is no file in SQuAD's format ({error!r}); give xquad.en.json") from None
+
+
+def documents(articles: list[Article]) -> Iterator[dict[str, Any]]:
+    """Each passage."""
+    for article in articles:
+        for number, paragraph in enumerate(article["paragraphs"]):
+            yield {"_id": _name(article, number), "title": _title(article), "text": paragraph["context"]}
+
+
+def examples(articles: list[Article]) -> Iterator[dict[str, Any]]:
+    """Each question, with its answer's characters as evidence."""
+    for article in articles:
+        for number, paragraph in enumerate(article["paragraphs"]):
+            for asked in paragraph["qas"]:
+                texts = list(dict.fromkeys(one["text"] for one in asked["answers"]))
+                start = asked["answers"][0]["answer_start"]
+                yield {
+                    "id": asked["id"],
+                    "question": asked["question"],
+                    "answers": texts,
+                    "evidence": [f"{_name(article, number)}@{start}-{start + len(texts[0])}"],
+                    "meta": {"cluster": _title(article), "slice": asked["question"].split()[0].lower()},
+                }
+
+
+def _name(article: Article, number: int) -> str:
+    return f"{article['title']}-{number}"
+
+
+def _title(article: Article) -> str:
+    return str(article["title"]).replace("_", " ")
+
+
+def main() -> int:
+    parser = Parser(description="Write XQuAD as files.", epilog="example: python -m scripts.xquad ../xquad.en.json")
+    parser.add_argument("file", type=Path, help="xquad.en.json")
+    try:
+        articles = read_articles(parser.parse_args().file)
+        train, test = articles[0::2], articles[1::2]
+        write_jsonl(OUT / "corpus.jsonl", documents(articles))
+        write_jsonl(OUT / "train.jsonl", examples(train))
+        write_jsonl(OUT / "test.jsonl", examples(test))
+    except FileError as error:
+        print(error, file=sys.stderr)
+        return 1
+    asked = sum(1 for _ in examples(test))
+    print(f"wrote {len(articles)} articles, {asked} questions about {len(test)} of them to {OUT}; next: make xquad")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
