@@ -23,6 +23,7 @@ from eval.judge import gather, labelled
 from eval.judge_findings import said_estimate, said_share
 from eval.judge_inquiry import Inquiry
 from eval.judge_settings import JudgeSettings, Label, load_judges
+from eval.record import RunError
 from eval.wording import counted
 from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.files import FileError, read_jsonl, read_judgements
@@ -57,14 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         claims = read_claims(options.scifact)
         judges = [load_judges(path).judge for path in options.judge]
-        named = {one.name: _ask(one, claims, options.out) for one in judges or [_pocket()]}
+        for one in judges or [_pocket()]:
+            _show(one.name, _ask(one, claims, options.out), Console(width=120))
         if not judges:
-            named["MiniLM, learnt from other claims"] = _crossfitted(claims, options.out)
-    except (FileError, ServeError) as error:
+            _show("MiniLM, learnt from other claims", _crossfitted(claims, options.out), Console(width=120))
+    except (FileError, ServeError, RunError) as error:
         print(error, file=sys.stderr)
         return 1
-    for name, said in named.items():
-        _show(name, said, Console(width=120))
     return 0
 
 
