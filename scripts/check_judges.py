@@ -112,6 +112,11 @@ def _crossfitted(claims: Sequence[Claim], out: Path) -> Said:
 
 
 def _show(name: str, said: Said, console: Console) -> None:
+    if not said.claims:
+        console.print(
+            f"{name}: all of {counted(said.failed, 'claim')} got no judgement; judge_failures.jsonl says why."
+        )
+        return
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0), title=name, title_justify="left")
     for heading in ("labels", "n", "says yes", "sensitivity", "specificity", "kappa", "standing"):
         table.add_column(heading, no_wrap=True)
