@@ -1,5 +1,6 @@
 """The front door: `python -m eval init DIR --docs FOLDER --questions FILE | plan GRID [--out DIR] |
-run GRID [--out DIR] | confirm RUN | report RUN [--embedder MODEL] | compare RUN RUN | gate RUN GATES [--junit FILE]`.
+run GRID [--out DIR] | confirm RUN | report RUN [--embedder MODEL] | judge RUN JUDGES | compare RUN RUN |
+gate RUN GATES [--junit FILE]`.
 
 Turns what people type into calls, and what goes wrong into sentences.
 """
@@ -19,6 +20,9 @@ from eval.folder import load_results
 from eval.gate import judge, load_gates, show_gates, to_junit
 from eval.grid import load_grid
 from eval.init import MODEL, Project, start
+from eval.judge import judge_run
+from eval.judge_settings import load_judges
+from eval.judge_table import show_findings
 from eval.leaks import find_leaks, said
 from eval.payback import trainings
 from eval.plan import plan, read_earlier
@@ -133,6 +137,14 @@ def _gate(options: argparse.Namespace) -> int:
     return 2 if judgement.failed else 0
 
 
+def _judge(folder: Path, judges: Path) -> int:
+    findings = judge_run(folder, load_judges(judges))
+    show_findings(findings, _console())
+    if findings.missing:
+        log.error("The judge failed; %s/judge_failures.jsonl says why. The same command asks again.", folder)
+    return int(findings.missing > 0)
+
+
 def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
@@ -188,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=lambda options: _report(options.folder, options.embedder))
     _add_compare(commands)
     _add_gate(commands)
+    _add_judge(commands)
     return parser
 
 
@@ -267,6 +280,36 @@ def _add_gate(commands: "argparse._SubParsersAction[Parser]") -> None:
     thresholds.add_argument("gates", type=Path, metavar="GATES", help="a gates.yaml")
     thresholds.add_argument("--junit", type=Path, metavar="FILE", help="also write a JUnit XML file, which CI reads")
     thresholds.set_defaults(command=_gate)
+
+
+JUDGES: Final = """\
+judges.yaml:
+
+  judge: {model: models/qwen3-8b}        # a folder, or with `url` what that server calls it; or {reranker: FOLDER}
+  metrics:
+    faithful: {kind: faithfulness, labels: labels.jsonl}   # {"context", "claim", "label": true} a line, by people
+    precise: {kind: context_precision}   # held against the marked evidence where nobody has labelled
+    recalled: {kind: context_recall}
+    relevant: {kind: answer_relevancy}
+    kind: {kind: scorecard, criteria: "Friendly, and to the point."}
+    better: {kind: pairwise, criteria: "The answer that a customer would rather have."}
+  combinations: ["base:none:direct", "base:hybrid:direct"]    # whose answers; pairwise compares each with each
+
+example: python -m eval judge out/demo judges.yaml"""
+
+
+def _add_judge(commands: "argparse._SubParsersAction[Parser]") -> None:
+    second = commands.add_parser(
+        "judge",
+        help="what a model of one's own says of the answers, and how far to trust it",
+        description="Ask a judge about a run's answers, and about what people have judged. What it says is kept, ranks "
+        "nothing, and is advice wherever it does not agree with people (kappa 0.6).",
+        epilog=JUDGES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    second.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
+    second.add_argument("judges", type=Path, metavar="JUDGES", help="a judges.yaml")
+    second.set_defaults(command=lambda options: _judge(options.folder, options.judges))
 
 
 if __name__ == "__main__":

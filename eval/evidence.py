@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from eval.gold import PART
+from eval.gold import PART, document_of
 from eval.record import Record
 from eval.scorers import contains
 from eval.task import Example
@@ -42,6 +42,11 @@ def in_prompt(example: Example, record: Record, oracle: Record | None) -> bool |
     return False not in found
 
 
+def marked(example: Example, record: Record) -> tuple[bool | None, ...]:
+    """For each passage of a prompt, whether it has a part of the evidence; None where a coarse mark cannot tell."""
+    return tuple(_holds(example, piece) for piece in _pieces(record))
+
+
 def covers(pieces: Sequence[Piece], start: int, end: int) -> bool:
     """Whether pieces of one document hold all of these characters.
 
@@ -53,6 +58,14 @@ def covers(pieces: Sequence[Piece], start: int, end: int) -> bool:
         if piece.start <= at + GAP:
             at = max(at, piece.end)
     return at > start and at + GAP >= end
+
+
+def _holds(example: Example, piece: Piece) -> bool | None:
+    mine = [mark for mark in example.evidence if document_of(mark) == piece.document]
+    exact = [part for part in map(PART.fullmatch, mine) if part and part["start"]]
+    if any(int(part["start"]) < piece.end and piece.start < int(part["end"]) for part in exact):
+        return True
+    return False if len(exact) == len(mine) else _says(example, [piece]) or None
 
 
 def _is_there(mark: str, example: Example, there: Sequence[Piece], whole: Sequence[Piece]) -> bool | None:

@@ -97,8 +97,12 @@ class Journal:
         os.ftruncate(self._file, self._length)
 
     def append(self, entry: Record | Failure) -> None:
+        """Keep it."""
+        self.write(row_of(entry))
+
+    def write(self, row: Mapping[str, Any]) -> None:
         """Hand one line to the operating system, which keeps it even if this process is killed the moment after."""
-        line = json.dumps(row_of(entry), ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
         try:
             written = os.write(self._file, line)
             if written < len(line):  # a disk takes what still fits and says so only at the next write

@@ -5,8 +5,12 @@ import importlib
 
 import pytest
 
+MODULES = """
+calibration calls gold init judge_findings judge_metrics judge_model pairwise questions scorers task wording
+"""
 
-@pytest.mark.parametrize("module", ["calls", "gold", "init", "questions", "scorers", "task", "wording"])
+
+@pytest.mark.parametrize("module", MODULES.split())
 def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"eval.{module}"), optionflags=doctest.ELLIPSIS)
 

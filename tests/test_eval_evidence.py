@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.evidence import in_prompt
+from eval.evidence import in_prompt, marked
 from eval.gold import CrowdedRetriever
 from eval.record import Record, Source
 from eval.task import Example
@@ -49,6 +49,22 @@ def test_the_evidence_is_in_the_prompt_or_not(
     oracle = record(("a@50-100" if evidence == ["a#p2"] else "a@0-100", "it is old and red"))
 
     assert in_prompt(asked, record(*passages), oracle) is found
+
+
+@pytest.mark.parametrize(
+    ("evidence", "passages", "found"),
+    [
+        (["a@10-90"], [("a@0-20", ""), ("a@90-99", ""), ("b@10-90", "red")], (True, False, False)),
+        (["a@10-20", "b@0-9"], [("b@5-50", ""), ("a@30-50", "red")], (True, False)),
+        (["a"], [("a@0-50", "it is red"), ("a@50-90", "it is old"), ("b@0-9", "red")], (True, None, False)),
+    ],
+)
+def test_a_passage_has_a_part_of_the_evidence_or_not(
+    evidence: list[str], passages: list[tuple[str, str]], found: tuple[bool | None, ...]
+) -> None:
+    asked = Example(id="q", question="Which?", answers=("red",), evidence=tuple(evidence))
+
+    assert marked(asked, record(*passages)) == found
 
 
 def test_how_far_a_document_reaches_is_not_guessed() -> None:

@@ -82,21 +82,26 @@ def train_reranker(lesson: Lesson) -> Trained:
     recipe, started = lesson.recipe, time.perf_counter()
     negatives = mine(_embedder(lesson.miner), lesson)
     mined = time.perf_counter() - started
-    set_seed(recipe.seed)  # also of the new head
-    model = CrossEncoder(str(lesson.base), num_labels=1, max_length=recipe.max_length, **SAFE)
     table = [
         {"question": row["anchor"], "document": row[key], "label": float(key == "positive")}
         for row in rows(lesson.questions, negatives, recipe.negatives)
         for key in row
         if key != "anchor"
     ]
-    arguments = CrossEncoderTrainingArguments(**_arguments(recipe), num_train_epochs=recipe.epochs)
-    loss = BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(float(recipe.negatives), device=model.device))
-    losses = _fit(RerankerTrainer, arguments, model, table, loss)
+    model, losses = fit_reranker(recipe, lesson.base, table)
     return Trained(
         save=lambda folder: model.save_pretrained(str(folder), create_model_card=False),
         results=_results(lesson, losses, len(table), mined, time.perf_counter() - started),
     )
+
+
+def fit_reranker(recipe: RetrievalRecipe, base: Path, table: Sequence[Mapping[str, Any]]) -> tuple[Any, list[float]]:
+    """A cross-encoder that has learnt rows of `question`, `document` and `label` (0 or 1); the loss of every step."""
+    set_seed(recipe.seed)  # also of the new head
+    model = CrossEncoder(str(base), num_labels=1, max_length=recipe.max_length, **SAFE)
+    arguments = CrossEncoderTrainingArguments(**_arguments(recipe), num_train_epochs=recipe.epochs)
+    loss = BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(float(recipe.negatives), device=model.device))
+    return model, _fit(RerankerTrainer, arguments, model, table, loss)
 
 
 def unit_vectors(folder: Path) -> Callable[[list[str]], Any]:

@@ -1,0 +1,72 @@
+"""What judges have said, kept for good: a file that only grows, where the same inquiry to the same judge stands once.
+
+    book = Book(folder, judge_hash)
+    judgement = await book.ask(inquiry)
+
+Knows nothing of metrics, or of why anybody asks.
+"""
+
+import asyncio
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from eval.judge_inquiry import Inquiry, Judgement, digest, template
+from eval.judge_model import Judge
+from eval.record import Journal
+from retrieval.files import read_jsonl
+
+SHOWN: Final = 300
+"""Characters of each part that a line quotes for people: the whole is in the run's records."""
+
+
+class Unasked(Exception):  # noqa: N818 - a state of the book, not a mistake of anybody's
+    """The judge has not been asked yet, and there is none to ask now."""
+
+
+class Book:
+    """Judgements of one judge, remembered over runs of the same command."""
+
+    def __init__(self, path: Path, judge: str) -> None:
+        """`judge` is its identity; what others said in the same file stays theirs."""
+        self._judge_hash = judge
+        self._journal = Journal(path)
+        self._said: dict[str, Judgement] = {}
+        self._asking: dict[str, asyncio.Task[Judgement]] = {}
+        self.judge: Judge | None = None
+        self.asked = 0
+        """How often the judge has been asked since this was opened."""
+        for _, row in read_jsonl(path):
+            if row["judge"] == judge:
+                self._said[row["key"]] = Judgement(row["said"], row["expected"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal.__exit__(kind, error, trace)
+
+    async def ask(self, inquiry: Inquiry) -> Judgement:
+        """What the judge said, or says now; Unasked when it is not there, ServeError when it fails."""
+        key = digest([self._judge_hash, template(inquiry.kind), inquiry.parts])
+        if key in self._said:
+            return self._said[key]
+        if self.judge is None:
+            raise Unasked
+        if key not in self._asking:  # two answers in the same words are judged once, also at the same time
+            self._asking[key] = asyncio.create_task(self._fresh(key, inquiry, self.judge))
+        return await asyncio.shield(self._asking[key])
+
+    async def _fresh(self, key: str, inquiry: Inquiry, judge: Judge) -> Judgement:
+        self.asked += 1
+        try:
+            judgement = await judge.judge(inquiry)
+        finally:
+            del self._asking[key]
+        shown = {name: text[:SHOWN] for name, text in inquiry.named.items()}
+        row = {"key": key, "judge": self._judge_hash, "kind": inquiry.kind, "asked": shown}
+        self._journal.write(row | {"said": judgement.said, "expected": judgement.expected})
+        self._said[key] = judgement
+        return judgement
