@@ -80,12 +80,12 @@ def drawn(examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 def ends(questions: int) -> tuple[int, ...]:
-    """How many of so many questions have been asked at each look.
+    """How many of so many questions have been asked at each look; after the last question there is none.
 
-    >>> ends(100)
-    (17, 34, 50)
+    >>> ends(100), ends(2)
+    ((17, 34, 50), (1,))
     """
-    return tuple(math.ceil(questions * look) for look in LOOKS)
+    return tuple(sorted({end for look in LOOKS if (end := math.ceil(questions * look)) < questions}))
 
 
 def screen(race: Race) -> Screening:
@@ -132,7 +132,7 @@ def first_round(scores: Scores, order: Sequence[str]) -> Scores:
     Every combination was asked these, whatever came of it. On more questions those who go on are the lucky ones and
     those who stopped the unlucky ones, so that any average over them is off.
     """
-    asked = set(order[: ends(len(order))[0]])
+    asked = set(order[: min(ends(len(order)), default=len(order))])
     return {cell: {item: one for item, one in table.items() if item in asked} for cell, table in scores.items()}
 
 
