@@ -118,7 +118,7 @@ class _Desk:
         """Keep as many questions in flight as the grid allows until none is left."""
         queue = iter(jobs)
         with tqdm(total=len(jobs), unit=" answers", desc="asking", disable=None) as bar:
-            async with self._pipeline:
+            async with self._pipeline, self._exchange:
                 await self._probe()
                 try:
                     async with asyncio.TaskGroup() as group:

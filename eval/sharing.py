@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 from eval.gold import searched
 from eval.record import Record
@@ -46,13 +46,19 @@ class Call:
 
 
 class Exchange:
-    """Every call of a run goes through it. What `known` has is not asked again."""
+    """Every call of a run goes through it, while it is open. What `known` has is not asked again."""
 
     def __init__(self, at_once: int, known: Iterable[tuple[Prompt, Call]] = ()) -> None:
         self._known = dict(known)
         self._once: Once[Prompt, Call] = Once(REMEMBERED)
         self._slots = asyncio.Semaphore(at_once)
         self._in_flight = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._once.close()
 
     def has(self, prompt: Prompt) -> bool:
         """Whether it has a reply or waits for one."""

@@ -29,6 +29,13 @@ class Once(Generic[K, T]):
         # A caller who gives up takes nothing from the others.
         return await asyncio.shield(self._ask(key, make))
 
+    async def close(self) -> None:
+        """Give up what is still being made: there is nobody left who waits for it."""
+        unfinished = [task for task in self._asked.values() if not task.done()]
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+
     def _ask(self, key: K, make: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
         if key in self._asked:
             return self._asked[key]
