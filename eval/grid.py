@@ -37,6 +37,8 @@ class GridSettings:
     baseline: str
     concurrency: Annotated[int, Field(ge=1)] = 64
     """Questions in flight at once; the engine batches them."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """How often each question is asked: the first time as the stack samples, then with a seed for each time."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 

@@ -124,7 +124,7 @@ def read_earlier(grid: Grid, folder: Path) -> Earlier:
     stale = []
     for record in read_records(folder / "records.jsonl"):
         if record.id in asked.get(record.combination, ()):
-            if old.of(record) == new.of(record):
+            if new.keep(record, old):
                 good[record.combination][record.id] = record
             else:
                 stale.append(record)
