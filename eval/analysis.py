@@ -12,7 +12,7 @@ from eval.folder import Results
 from eval.headroom import Headroom, Place, find_headroom, find_places
 from eval.leaks import UNCHECKED, Leaks
 from eval.sentences import headline, next_step, sentences
-from eval.summary import Row, clusters, ranked, scores, summarise
+from eval.summary import Row, clusters, lever_scores, ranked, stopped_rows, summarise
 from eval.tally import Blamed, Tally, tallies, weakest
 from eval.verdict import Verdict, find, verdict_of
 from serve.combination import Combination
@@ -24,6 +24,8 @@ class Analysis:
 
     results: Results
     rows: tuple[Row, ...]
+    stopped: tuple[Row, ...]
+    """Those that screening stopped: no rank, no score, and why."""
     effects: tuple[Effect, ...]
     interactions: tuple[Interaction, ...]
     square: Square | None
@@ -46,7 +48,7 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
     """From records to verdict."""
     rows = summarise(results)
     cells = [Combination.parse(row.combination) for row in ranked(rows)]
-    table = {cell: scores(results, cell) for cell in cells}
+    table = lever_scores(results, cells)
     alike = clusters(results)
     effects = main_effects(table, results.baseline, alike)
     room = find_headroom(results, rows)
@@ -58,6 +60,7 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED) -> Analysis:
     return Analysis(
         results=results,
         rows=rows,
+        stopped=stopped_rows(results),
         effects=effects,
         interactions=interactions(table, results.baseline, alike),
         square=_square(table, cells, results.baseline, alike),

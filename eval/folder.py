@@ -13,7 +13,7 @@ import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
@@ -27,6 +27,7 @@ from eval.keys import Keys, keys_of
 from eval.record import Failure, Record, RunError, read_failures, read_records, row_of
 from eval.repeats import averaged
 from eval.scorers import build
+from eval.screening import Race, Screening, by_lot, screen
 from eval.task import Example, TaskSettings, read_examples
 from retrieval.files import STRICT, plain, read_yaml, write_atomically, write_jsonl
 from retrieval.files import locked as held_alone
@@ -63,6 +64,11 @@ class Results:
     """Questions that have no record yet, and why."""
     answers: tuple[Record, ...] = ()
     """Every answer by itself."""
+    screening: Screening | None = None
+    """How far a grid that is screened has come; None when everything is asked."""
+    stopped: Mapping[Combination, Mapping[str, Record]] = field(default_factory=dict)
+    """The answers of those that are asked no further. They are not among `records`, so that nothing takes half a score
+    for a whole one."""
 
     @property
     def baseline(self) -> Combination:
@@ -80,6 +86,7 @@ class Results:
             examples=tuple(one for one in self.examples if one.id in ids),
             records={cell: _kept(found, ids) for cell, found in self.records.items()},
             failures={cell: _kept(found, ids) for cell, found in self.failures.items()},
+            stopped={cell: _kept(found, ids) for cell, found in self.stopped.items()},
             answers=tuple(one for one in self.answers if one.id in ids),
         )
 
@@ -135,13 +142,39 @@ def load_results(folder: Path) -> Results:
         for one in read_records(folder / "records.jsonl")
         if one.id in asked.get(one.combination, ()) and one.repeat < config.grid.repeats
     }
-    return Results(
+    results = Results(
         config=config,
         examples=examples,
         records=whole_records(asked, answers.values(), config.grid.repeats),
         failures=_failures(folder, asked, answers),
         answers=tuple(answers.values()),
     )
+    return screened(results) if config.grid.screen else results
+
+
+def screened(results: Results) -> Results:
+    """Those that screening stops, apart; but who has all its answers anyway is whole."""
+    found = screen(
+        Race(
+            order=by_lot(results.examples),
+            scores=scores_of(results.records, results.config.task.primary),
+            failed={cell: failures.keys() for cell, failures in results.failures.items()},
+            baseline=results.baseline,
+        )
+    )
+    stops = {cell: stop for cell, stop in found.stops.items() if results.missing(cell)}
+    return replace(
+        results,
+        records={cell: one for cell, one in results.records.items() if cell not in stops},
+        failures={cell: one for cell, one in results.failures.items() if cell not in stops},
+        screening=replace(found, stops=stops),
+        stopped={cell: results.records[cell] for cell in stops},
+    )
+
+
+def scores_of(records: Mapping[Combination, Mapping[str, Record]], scorer: str) -> dict[Combination, dict[str, float]]:
+    """What each answer scores."""
+    return {cell: {item: one.scores[scorer] for item, one in found.items()} for cell, found in records.items()}
 
 
 def whole_records(

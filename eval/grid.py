@@ -39,6 +39,8 @@ class GridSettings:
     """Questions in flight at once; the engine batches them."""
     repeats: Annotated[int, Field(ge=1)] = 1
     """How often each question is asked: the first time as the stack samples, then with a seed for each time."""
+    screen: bool = False
+    """Whether hopeless combinations are asked no further; `eval.screening` says which those are."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 

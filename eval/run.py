@@ -8,7 +8,7 @@ nothing of what the scores mean.
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from eval.gold import CrowdedRetriever, GoldRetriever, is_oracle, searched
 from eval.grid import Grid, searches
 from eval.record import Failure, Journal, Record, RunError, Source
 from eval.scorers import build
+from eval.screening import by_lot
 from eval.sharing import Exchange, SharedModel, SharedRetriever, drawn, replies
 from eval.shown import refuse_test_questions
 from eval.task import Example
@@ -48,6 +49,11 @@ class Job:
     example: Example
     repeat: int = 0
 
+    @property
+    def name(self) -> tuple[Combination, str, int]:
+        """What tells it from all others of a run."""
+        return self.cell, self.example.id, self.repeat
+
 
 def run(grid: Grid, folder: Path) -> Results:
     """Answer what is not answered yet. Raises RunError, with everything so far kept, when it cannot go on."""
@@ -71,10 +77,31 @@ def pending(results: Results) -> list[Job]:
     return [
         Job(cell, example, repeat)
         for repeat in range(results.config.grid.repeats)
-        for example in results.examples
+        for example in _open(results)
         for cell in results.records
         if example.id in asked[cell] and (cell, example.id, repeat) not in answered
     ]
+
+
+def _open(results: Results) -> tuple[Example, ...]:
+    """What may be asked by now: everything, unless screening looks first at what came of the questions before."""
+    if results.screening is None:
+        return results.examples
+    now = set(by_lot(results.examples)[: results.screening.asked])
+    return tuple(example for example in results.examples if example.id in now)
+
+
+def rounds(jobs: Sequence[Job], results: Results, folder: Path) -> Iterator[Sequence[Job]]:
+    """These jobs; where a grid is screened, what is open once they are done, until nothing is. None is tried twice."""
+    tried = {job.name for job in jobs}
+    yield jobs
+    while results.screening:
+        results = load_results(folder)
+        jobs = [job for job in pending(results) if job.name not in tried]
+        if not jobs:
+            return
+        tried.update(job.name for job in jobs)
+        yield jobs
 
 
 def batched(jobs: Sequence[Job]) -> list[Job]:
@@ -88,7 +115,8 @@ def batched(jobs: Sequence[Job]) -> list[Job]:
 
 def ask(grid: Grid, results: Results, jobs: Sequence[Job], folder: Path) -> None:
     """Open what the jobs need, cheapest first, so that a missing index is said before an engine is started."""
-    stack = grid.stack.only(searches(job.cell for job in jobs))
+    cells = grid.cells if results.screening else tuple(job.cell for job in jobs)  # a later round may need any of them
+    stack = grid.stack.only(searches(cells))
     open_all(stack)
     with ExitStack() as stay:
         records = stay.enter_context(Journal(folder / "records.jsonl"))
@@ -96,7 +124,7 @@ def ask(grid: Grid, results: Results, jobs: Sequence[Job], folder: Path) -> None
         # Outside the event loop: starting takes a minute, and Ctrl-C should end it at once.
         server = None if stack.url else stay.enter_context(Engine(stack)).server
         desk = _Desk(grid, results, Pipeline(stack, server, lend=SharedRetriever), records, failures)
-        asyncio.run(desk.serve(batched(jobs)))
+        asyncio.run(desk.serve(map(batched, rounds(jobs, results, folder))))
 
 
 class _Desk:
@@ -114,18 +142,23 @@ class _Desk:
         self._unavailable = 0
         self._dead: dict[str, str] = {}
 
-    async def serve(self, jobs: Sequence[Job]) -> None:
-        """Keep as many questions in flight as the grid allows until none is left."""
-        queue = iter(jobs)
-        with tqdm(total=len(jobs), unit=" answers", desc="asking", disable=None) as bar:
+    async def serve(self, rounds: Iterable[Sequence[Job]]) -> None:
+        """Keep as many questions in flight as the grid allows until none is left, one round after the other."""
+        with tqdm(total=0, unit=" answers", desc="asking", disable=None) as bar:
             async with self._pipeline, self._exchange:
                 await self._probe()
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        for _ in range(min(AHEAD * self._at_once, len(jobs))):
-                            group.create_task(self._work(queue, bar))
-                except ExceptionGroup as several:
-                    raise several.exceptions[0] from None
+                for jobs in rounds:
+                    bar.total += len(jobs)
+                    await self._round(jobs, bar)
+
+    async def _round(self, jobs: Sequence[Job], bar: "tqdm[None]") -> None:
+        queue = iter(jobs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(AHEAD * self._at_once, len(jobs))):
+                    group.create_task(self._work(queue, bar))
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
 
     async def _probe(self) -> None:
         """An adapter that changes nothing fails its own combinations, and loudly: the others can still be asked."""

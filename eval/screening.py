@@ -33,6 +33,8 @@ from serve.combination import Combination
 
 LOOKS: Final = (1 / 6, 1 / 3, 1 / 2)
 """Which shares of the questions have been asked when combinations may be stopped."""
+USUAL: Final = (0.49, 0.73)
+"""Which share of the answers of a grid is asked: on average, and in nine of ten at most (`scripts.check_screening`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class Race:
     """How far a grid has come."""
 
     order: Sequence[str]
-    """Every example, as `drawn` has them."""
+    """Every example, as `by_lot` has them."""
     scores: Scores
     """Of every combination, those that cannot be chosen included; an example without an answer is not in it."""
     failed: Mapping[Combination, AbstractSet[str]]
@@ -70,7 +72,7 @@ class Screening:
     stops: Mapping[Combination, Stop]
 
 
-def drawn(examples: Sequence[Example]) -> tuple[str, ...]:
+def by_lot(examples: Sequence[Example]) -> tuple[str, ...]:
     """Every example, in an order by lot that is the same every time; each part of it has its share of every slice."""
     slices = defaultdict[str, list[str]](list)
     for one in sorted(examples, key=_lot):

@@ -10,6 +10,7 @@ from eval.blame import FAULTS
 from eval.effects import LEVERS, Effect
 from eval.folder import Results
 from eval.headroom import Headroom
+from eval.screening import ends
 from eval.tally import Weakest
 from eval.verdict import ALPHA, Finding
 from eval.wording import counted, listed, p_value, percent, points, span
@@ -40,7 +41,15 @@ def sentences(
     if finding is None:
         alone = tuple(_gaps(results)) or ("There is nothing to compare: the grid has one combination.",)
         return (*alone, *_blame(fault))
-    return (_finding(finding), *_thanks(finding), *_harm(effects), *_axes(room), *_blame(fault), *_gaps(results))
+    return (
+        _finding(finding),
+        *_thanks(finding),
+        *_harm(effects),
+        *_axes(room),
+        *_blame(fault),
+        *_stopped(results),
+        *_gaps(results),
+    )
 
 
 def next_step(results: Results, finding: Finding | None, room: Headroom | None, fault: Weakest | None) -> str:
@@ -150,6 +159,18 @@ def _blame(fault: Weakest | None) -> Iterator[str]:
 
 def _gain(estimate: Estimate) -> str:
     return f"{points(estimate.value)} points, 95% interval {span(estimate)}"
+
+
+def _stopped(results: Results) -> Iterator[str]:
+    if results.screening is None or not results.screening.stops:
+        return
+    first = ends(len(results.examples))[0]
+    every = len(results.records) + len(results.stopped)
+    yield (
+        f"Screening stopped {len(results.stopped)} of {counted(every, 'combination')} early; they count in every "
+        f"correction. What a lever does on average rests on the first {counted(first, 'question')}, which all were "
+        "asked."
+    )
 
 
 def _gaps(results: Results) -> list[str]:

@@ -71,7 +71,7 @@ class Finding:
     base: Row
     comparison: Comparison
     family: int
-    """How many combinations were compared with the baseline."""
+    """How many combinations were compared with the baseline, or could have been, had screening not stopped them."""
     moved: tuple[Factor, ...]
     """The factors that made the difference."""
     tied: tuple[Row, ...]
@@ -94,7 +94,7 @@ def find(results: Results, rows: Sequence[Row], effects: Sequence[Effect]) -> Fi
         best=best,
         base=next(row for row in rows if row.combination == str(results.baseline)),
         comparison=comparison,
-        family=len(others),
+        family=len(others) + sum(not is_oracle(cell.retriever) for cell in results.stopped),
         moved=_moved(best, results.baseline, effects) if decision == "adopt" else (),
         tied=tuple(row for row in ranked(rows) if row.tied),
         cheaper=_cheaper(others) if decision == "adopt" else None,

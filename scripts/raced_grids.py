@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.effects import Scores, main_effects
-from eval.screening import Race, corrected, drawn, first_round, screen
+from eval.screening import Race, by_lot, corrected, first_round, screen
 from eval.task import Example
 from retrieval.stats import ALPHA, paired
 from scripts.known_truth import answers, labels, planted
@@ -187,7 +187,7 @@ def race_of(cells: list[Combination], rows: Numbers) -> Race:
         cell: {one.id: score for one, score in zip(examples, row.tolist(), strict=True)}
         for cell, row in zip(cells, rows, strict=True)
     }
-    return Race(order=drawn(examples), scores=scores, failed={}, baseline=cells[0])
+    return Race(order=by_lot(examples), scores=scores, failed={}, baseline=cells[0])
 
 
 def _average(values: Sequence[float]) -> tuple[float, float]:

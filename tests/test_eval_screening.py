@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.screening import Race, chance, corrected, drawn, ends, first_round, screen
+from eval.screening import Race, by_lot, chance, corrected, ends, first_round, screen
 from eval.task import Example
 from scripts.raced_grids import World, race_of, responses
 from serve.combination import Combination
@@ -24,7 +24,7 @@ def examples(n: int) -> list[Example]:
 
 def race(right: dict[Combination, float], n: int = 120, asked: int | None = None) -> Race:
     """Of every ten questions that are asked one after the other, each combination gets its share right."""
-    order = drawn(examples(n))
+    order = by_lot(examples(n))
     return Race(
         order=order,
         scores={
@@ -40,16 +40,16 @@ def test_the_order_is_drawn_by_lot_and_each_part_has_its_share_of_every_slice() 
     test_set = examples(100)
     hard = {one.id for one in test_set if one.slice == "hard"}
 
-    order = drawn(test_set)
+    order = by_lot(test_set)
 
     assert sorted(order) == sorted(one.id for one in test_set)
-    assert order == drawn(test_set[::-1]) != tuple(one.id for one in test_set)
+    assert order == by_lot(test_set[::-1]) != tuple(one.id for one in test_set)
     for part in (order[:20], order[:50]):
         assert abs(len(hard.intersection(part)) - len(part) / 5) <= 1
 
 
 def test_a_question_that_is_added_does_not_shuffle_the_others() -> None:
-    before, after = drawn(examples(99)), drawn(examples(100))
+    before, after = by_lot(examples(99)), by_lot(examples(100))
 
     moved = [item for item in before if abs(before.index(item) - after.index(item)) > 2]
 
