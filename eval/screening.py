@@ -9,8 +9,9 @@ that the combination which would win with every question answered is still there
 Each look at each combination is an exact paired test against the leader, at 5 % divided by the looks (Bonferroni, the
 simplest of group-sequential designs: Jennison & Turnbull 2000, chapter 2). Its chance is the order's alone, so clusters
 play no part, and what was asked cannot be drawn again: the error shrinks by the root of the share that is left (Cochran
-1977, section 2.6). There is no correction for the number of combinations: it would cost most of the saving, and
-`python -m scripts.check_screening` shows how well the winner does without.
+1977, section 2.6). There is no correction for the number of combinations, which would cost a third of the saving:
+`python -m scripts.check_screening` shows that the winner is kept without it in 99 of 100 grids as people have them, and
+in 94 of the hardest kind that was tried.
 
 Knows nothing of engines, files or verdicts.
 """

@@ -1,4 +1,4 @@
-"""Screened runs against a real server: fewer answers, the same decisions after an interruption, nothing half compared."""
+"""Screened runs against a real server: fewer answers, the same decisions after an outage, nothing half compared."""
 
 import csv
 import math
