@@ -17,7 +17,7 @@ from eval.leaks import UNCHECKED, Leaks
 from eval.payback import NOTHING_KNOWN, Training, payback
 from eval.remedies import Step, next_step
 from eval.sentences import headline, sentences
-from eval.summary import Row, clusters, ranked, scores, summarise
+from eval.summary import Row, clusters, lever_scores, ranked, stopped_rows, summarise
 from eval.tally import Blamed, Tally, tallies, weakest
 from eval.verdict import Verdict, verdict_of
 from serve.combination import Combination
@@ -29,6 +29,8 @@ class Analysis:
 
     results: Results
     rows: tuple[Row, ...]
+    stopped: tuple[Row, ...]
+    """Those that screening stopped: no rank, no score, and why."""
     effects: tuple[Effect, ...]
     interactions: tuple[Interaction, ...]
     square: Square | None
@@ -51,7 +53,7 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED, trained: Mapping[str, Tr
     """From records to verdict."""
     rows = summarise(results)
     cells = [Combination.parse(row.combination) for row in ranked(rows)]
-    table = {cell: scores(results, cell) for cell in cells}
+    table = lever_scores(results, cells)
     alike = clusters(results)
     effects = main_effects(table, results.baseline, alike)
     room = find_headroom(results, rows)
@@ -74,6 +76,7 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED, trained: Mapping[str, Tr
     return Analysis(
         results=results,
         rows=rows,
+        stopped=stopped_rows(results),
         effects=effects,
         interactions=interactions(table, results.baseline, alike),
         square=_square(table, cells, results.baseline, alike),

@@ -166,6 +166,8 @@ def untold(results: Results) -> Iterator[str]:
         yield "whether a wrong answer lacked its evidence or misread it: add `gold` to the grid's retrievers"
     if NONE not in retrievers:
         yield "whether a right answer without evidence is known by heart: add `none` to the grid's retrievers"
+    elif any(cell.retriever == NONE for cell in results.stopped):
+        yield "whether a right answer without evidence is known by heart, where screening stopped the closed-book arm"
     if not any(is_oracle(name) and name != GOLD for name in retrievers):
         searched = next((name for name in retrievers if name != NONE and not is_oracle(name)), "RETRIEVER")
         yield f"whether other passages distract from the evidence: add `gold-{searched}` to the grid's retrievers"

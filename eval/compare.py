@@ -156,8 +156,10 @@ def _common(before: Results, after: Results) -> frozenset[str]:
 
 
 def _left_out(before: Results, after: Results) -> Iterator[tuple[str, str]]:
-    for cell in dict.fromkeys((*after.records, *before.records)):
-        if cell not in after.records or cell not in before.records:
+    for cell in dict.fromkeys((*after.records, *before.records, *after.stopped, *before.stopped)):
+        if halted := [name for name, one in (("first", before), ("second", after)) if cell in one.stopped]:
+            yield str(cell), f"stopped early in the {' and the '.join(halted)} run"
+        elif cell not in after.records or cell not in before.records:
             yield str(cell), f"only in the {'first' if cell in before.records else 'second'} run"
         elif gaps := [name for name, one in (("first", before), ("second", after)) if one.missing(cell)]:
             yield str(cell), f"answers are missing in the {' and the '.join(gaps)} run"

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.folder import Results
+from eval.gold import is_oracle
+from eval.screening import corrected
 from eval.summary import Row, clusters, ranked, scores
 from eval.task import Stakes
-from retrieval.stats import ALPHA, above, holm
+from retrieval.stats import ALPHA, above
 from serve.combination import Combination
 
 
@@ -43,7 +45,10 @@ def enough(results: Results, rows: Sequence[Row]) -> Enough | None:
         return None
     needed, alike = (wanted.break_even if isinstance(wanted, Stakes) else wanted), clusters(results)
     tables = [scores(results, Combination.parse(row.combination)) for row in choices]
-    p_values = holm([above([*table.values()], needed, [alike[item] for item in table]) for table in tables])
+    stopped = sum(not is_oracle(cell.retriever) for cell in results.stopped)
+    p_values = corrected(
+        [above([*table.values()], needed, [alike[item] for item in table]) for table in tables], stopped
+    )
     sure = [(row, p) for row, p in zip(choices, p_values, strict=True) if p < ALPHA]
     row, p = min(sure, key=lambda one: one[0].tokens) if sure else (choices[0], p_values[0])
     bounds = (row.ci_low, row.ci_high)

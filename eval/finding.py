@@ -10,6 +10,7 @@ from typing import Literal
 
 from eval.effects import LEVERS, Effect, Factor
 from eval.folder import Results
+from eval.gold import is_oracle
 from eval.summary import Comparison, Row, comparisons, ranked
 from retrieval.power import items_needed, spread_seen
 from retrieval.stats import ALPHA, Difference
@@ -27,7 +28,7 @@ class Finding:
     base: Row
     comparison: Comparison
     family: int
-    """How many combinations were compared with the baseline."""
+    """How many combinations were compared with the baseline, or could have been, had screening not stopped them."""
     moved: tuple[Factor, ...]
     """The factors that made the difference."""
     tied: tuple[Row, ...]
@@ -46,17 +47,18 @@ def find(results: Results, rows: Sequence[Row], effects: Sequence[Effect]) -> Fi
         return None
     best = others[0]
     comparison = compared[Combination.parse(best.combination)]
+    family = len(others) + sum(not is_oracle(cell.retriever) for cell in results.stopped)
     decision, tied = _decide(comparison), tuple(row for row in ranked(rows) if row.tied)
     return Finding(
         decision=decision,
         best=best,
         base=next(row for row in rows if row.combination == str(results.baseline)),
         comparison=comparison,
-        family=len(others),
+        family=family,
         moved=_moved(best, results.baseline, effects, tied) if decision == "adopt" else (),
         tied=tied,
         cheaper=_cheaper(others) if decision == "adopt" else None,
-        more_questions=_wanted(comparison.difference, len(others)) if decision == "not decisive" else None,
+        more_questions=_wanted(comparison.difference, family) if decision == "not decisive" else None,
     )
 
 

@@ -10,10 +10,10 @@ Knows nothing of how answers are made, or of statistics.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
@@ -25,7 +25,9 @@ from eval.gold import is_oracle
 from eval.grid import Grid, GridSettings
 from eval.keys import Keys, keys_of
 from eval.record import Failure, Record, RunError, read_failures, read_records, row_of
+from eval.repeats import averaged
 from eval.scorers import build
+from eval.screening import Race, Screening, by_lot, screen
 from eval.task import Example, TaskSettings, read_examples
 from retrieval.files import STRICT, plain, read_yaml, write_atomically, write_jsonl
 from retrieval.files import locked as held_alone
@@ -57,8 +59,16 @@ class Results:
     config: RunConfig
     examples: tuple[Example, ...]
     records: Mapping[Combination, Mapping[str, Record]]
+    """An answer to each question; where it was asked more than once, the mean of them, when all are there."""
     failures: Mapping[Combination, Mapping[str, Failure]]
     """Questions that have no record yet, and why."""
+    answers: tuple[Record, ...] = ()
+    """Every answer by itself."""
+    screening: Screening | None = None
+    """How far a grid that is screened has come; None when everything is asked."""
+    stopped: Mapping[Combination, Mapping[str, Record]] = field(default_factory=dict)
+    """The answers of those that are asked no further. They are not among `records`, so that nothing takes half a score
+    for a whole one."""
 
     @property
     def baseline(self) -> Combination:
@@ -76,6 +86,8 @@ class Results:
             examples=tuple(one for one in self.examples if one.id in ids),
             records={cell: _kept(found, ids) for cell, found in self.records.items()},
             failures={cell: _kept(found, ids) for cell, found in self.failures.items()},
+            stopped={cell: _kept(found, ids) for cell, found in self.stopped.items()},
+            answers=tuple(one for one in self.answers if one.id in ids),
         )
 
 
@@ -103,8 +115,8 @@ def prepare(grid: Grid, folder: Path) -> list[str]:
         new, cells={**old.cells, **new.cells}, examples={**old.examples, **new.examples}, gold={**old.gold, **new.gold}
     )
     records = list(read_records(folder / "records.jsonl"))
-    fresh = [record for record in records if old.of(record) == kept.of(record)]
-    said = _set_aside(folder, [record for record in records if old.of(record) != kept.of(record)])
+    fresh = [record for record in records if kept.keep(record, old)]
+    said = _set_aside(folder, [record for record in records if not kept.keep(record, old)])
     if records and old.scoring != new.scoring:
         fresh = _rescored(grid, fresh)
         said.append(f"The scorers or gold answers changed: {len(fresh)} answers were scored again, none asked again.")
@@ -124,17 +136,75 @@ def load_results(folder: Path) -> Results:
         )
     config = read_yaml(folder / "config.yaml", RunConfig)
     examples = read_examples(folder / "examples.jsonl")
-    records: dict[Combination, dict[str, Record]] = {cell: {} for cell in config.grid.cells}
-    failures: dict[Combination, dict[str, Failure]] = {cell: {} for cell in config.grid.cells}
-    asked = {cell: {one.id for one in planned(cell, examples)} for cell in records}
-    for record in read_records(folder / "records.jsonl"):
-        if record.id in asked.get(record.combination, ()):
-            records[record.combination][record.id] = record
-    for failure in read_failures(folder / "failures.jsonl"):
-        cell = failure.combination
-        if failure.id in asked.get(cell, ()) and failure.id not in records[cell]:
-            failures[cell][failure.id] = failure
-    return Results(config=config, examples=examples, records=records, failures=failures)
+    asked = {cell: {one.id for one in planned(cell, examples)} for cell in config.grid.cells}
+    answers = {
+        (one.combination, one.id, one.repeat): one
+        for one in read_records(folder / "records.jsonl")
+        if one.id in asked.get(one.combination, ()) and one.repeat < config.grid.repeats
+    }
+    results = Results(
+        config=config,
+        examples=examples,
+        records=whole_records(asked, answers.values(), config.grid.repeats),
+        failures=_failures(folder, asked, answers),
+        answers=tuple(answers.values()),
+    )
+    return screened(results) if config.grid.screen else results
+
+
+def screened(results: Results) -> Results:
+    """Those that screening stops, apart; but who has all its answers anyway is whole."""
+    found = screen(
+        Race(
+            order=by_lot(results.examples),
+            scores=scores_of(results.records, results.config.task.primary),
+            failed={cell: failures.keys() for cell, failures in results.failures.items()},
+            baseline=results.baseline,
+        )
+    )
+    stops = {cell: stop for cell, stop in found.stops.items() if results.missing(cell)}
+    return replace(
+        results,
+        records={cell: one for cell, one in results.records.items() if cell not in stops},
+        failures={cell: one for cell, one in results.failures.items() if cell not in stops},
+        screening=replace(found, stops=stops),
+        stopped={cell: results.records[cell] for cell in stops},
+    )
+
+
+def scores_of(records: Mapping[Combination, Mapping[str, Record]], scorer: str) -> dict[Combination, dict[str, float]]:
+    """What each answer scores."""
+    return {cell: {item: one.scores[scorer] for item, one in found.items()} for cell, found in records.items()}
+
+
+def whole_records(
+    asked: Mapping[Combination, AbstractSet[str]], answers: Iterable[Record], repeats: int
+) -> dict[Combination, dict[str, Record]]:
+    """For each cell, what a question's answers come to, where none of its repeats is missing."""
+    grouped: dict[Combination, dict[str, list[Record]]] = {cell: {} for cell in asked}
+    for one in answers:
+        grouped[one.combination].setdefault(one.id, []).append(one)
+    return {
+        cell: {item: averaged(sorted(one, key=_turn)) for item, one in found.items() if len(one) == repeats}
+        for cell, found in grouped.items()
+    }
+
+
+def _turn(record: Record) -> int:
+    return record.repeat
+
+
+def _failures(
+    folder: Path,
+    asked: Mapping[Combination, AbstractSet[str]],
+    answers: Container[tuple[Combination, str, int]],
+) -> dict[Combination, dict[str, Failure]]:
+    found: dict[Combination, dict[str, Failure]] = {cell: {} for cell in asked}
+    for one in read_failures(folder / "failures.jsonl"):
+        cell = one.combination
+        if one.id in asked.get(cell, ()) and (cell, one.id, one.repeat) not in answers:
+            found[cell][one.id] = one
+    return found
 
 
 def _old_keys(folder: Path) -> Keys:
@@ -152,8 +222,8 @@ def _set_aside(folder: Path, stale: list[Record]) -> list[str]:
     cells = sorted({str(record.combination) for record in stale})
     named = ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
     return [
-        f"{len(stale)} answers of {named} are out of date: the model, adapter, prompt, index or question behind them "
-        "changed. They were moved to records.stale.jsonl and are asked again."
+        f"{len(stale)} answers of {named} are out of date: the model, adapter, prompt, index, question or vLLM behind "
+        "them changed. They were moved to records.stale.jsonl and are asked again."
     ]
 
 

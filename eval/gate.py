@@ -193,6 +193,8 @@ def _misnamed(name: str | None, run: Results) -> str:
     known = [str(cell) for cell in run.records]
     if name is None:
         return ""
+    if name in map(str, run.stopped):
+        return f"{name!r} was stopped early by screening, so it has no score to judge"
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"

@@ -41,6 +41,10 @@ class GridSettings:
     """Questions in flight at once; the engine batches them."""
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
     """What an hour of the machine costs, in any unit: with it, the report prices answers."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """How often each question is asked: the first time as the stack samples, then with a seed for each time."""
+    screen: bool = False
+    """Whether hopeless combinations are asked no further; `eval.screening` says which those are."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 

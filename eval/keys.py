@@ -16,12 +16,15 @@ from eval.record import Record
 from eval.scorers import NORMALISATION
 from retrieval.files import model_hash, read_text
 from retrieval.generation import current, verified
+from retrieval.passage import Document, Hit, Query
 from retrieval.rerank import locate
 from retrieval.settings import RetrieverSettings
+from retrieval.worked import ANSWER
+from serve.chat import Message
 from serve.combination import BASE, GOLD, NONE, Combination
-from serve.engine import check
+from serve.engine import check, engine_version
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies import StrategySettings, layout
 
 MIB: Final = 1 << 20
 SAMPLED: Final = 64
@@ -40,11 +43,20 @@ class Keys:
     """For each example: its evidence, on which only the oracle arms depend."""
     scoring: str
     """The scorers and the gold answers: without them a score is out of date, but the answer is not."""
+    engine: str = ""
+    """Which vLLM answered; empty where a `url` did, or the run is older than this key."""
+    layout: str = ""
+    """How this program lays out a prompt: what it makes of a made-up question. Empty in runs older than this key."""
 
     def of(self, record: Record) -> tuple[str | None, ...]:
         """Everything that one record's answer depends on."""
         evidence = self.gold.get(record.id) if is_oracle(record.combination.retriever) else None
         return self.cells.get(str(record.combination)), self.examples.get(record.id), evidence
+
+    def keep(self, record: Record, before: "Keys") -> bool:
+        """Whether a record made under the keys `before` is good under these. What was not noted then is not missed."""
+        noted = ((before.engine, self.engine), (before.layout, self.layout))
+        return before.of(record) == self.of(record) and all(old in ("", new) for old, new in noted)
 
 
 def keys_of(grid: Grid) -> Keys:
@@ -61,6 +73,8 @@ def keys_of(grid: Grid) -> Keys:
                 {one.id: one.answers for one in task.examples},
             ]
         ),
+        engine="" if grid.stack.url else engine_version(),
+        layout=_layout(),
     )
 
 
@@ -109,6 +123,18 @@ def _retriever(settings: RetrieverSettings) -> list[Any]:
 def _strategy(settings: StrategySettings, retrievers: Mapping[str, list[Any]]) -> list[Any]:
     shots = read_text(settings.demonstrations) if settings.demonstrations else ""
     return [{**asdict(settings), "demonstrations": shots}, retrievers[settings.examples_from or NONE]]
+
+
+def _layout() -> str:
+    """All that a prompt can be made of: instructions, shots, a worked example, earlier turns, passages, a question."""
+    shots = (Message("user", "Shown?"), Message("assistant", "Yes."))
+    query = Query("Which?", history=("Before?", "After."), meta={"system_message": "Be kind."})
+    found = (_hit("Owls", "They hoot.", {}), _hit("", "And foxes?", {ANSWER: "They bark."}))
+    return _digest([layout(shots, query, found, "Be brief.", fence) for fence in (False, True)])
+
+
+def _hit(title: str, text: str, meta: Mapping[str, Any]) -> Hit:
+    return Hit(Document(id="d", title=title, text=text, meta=meta).cut(0, len(text)), 1.0, 1)
 
 
 def _content(file: Path) -> str:

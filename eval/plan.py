@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from eval.effects import LEVERS, Scores, main_effects
-from eval.folder import RunConfig, planned
+from eval.folder import RunConfig, planned, scores_of
 from eval.gold import is_oracle
 from eval.grid import Grid
 from eval.keys import keys_of
 from eval.record import Record, read_records
+from eval.screening import Race, by_lot, screen
 from retrieval.files import read_yaml
 from retrieval.power import design_effect, items_needed, smallest_difference, spread_seen
 from retrieval.stats import paired
@@ -71,6 +72,8 @@ class Plan:
     """Answers that have a record already."""
     stale: int
     """Answers that have a record which is out of date."""
+    stopped: int | None
+    """Combinations that screening has stopped already; None where the grid is not screened."""
     concurrency: int
     seconds: float | None
     """What the remaining answers take, without the start of an engine; None when no earlier record tells."""
@@ -91,6 +94,8 @@ class Plan:
 def plan(grid: Grid, earlier: Earlier) -> Plan:
     """What running this grid would take and could show."""
     todo = {cell: len(planned(cell, grid.task.examples)) for cell in grid.cells}
+    stopped = _stopped(grid, earlier)
+    todo |= {cell: len(earlier.good[cell]) for cell in stopped}
     left = {cell: count - len(earlier.good.get(cell, ())) for cell, count in todo.items()}
     records = [*earlier.stale, *(one for cell in earlier.good.values() for one in cell.values())]
     seconds = _expected(left, [(one.combination, one.seconds) for one in records])
@@ -103,6 +108,7 @@ def plan(grid: Grid, earlier: Earlier) -> Plan:
         answers=sum(todo.values()),
         kept=sum(todo.values()) - sum(left.values()),
         stale=len({(one.combination, one.id) for one in earlier.stale}),
+        stopped=len(stopped) if grid.settings.screen else None,
         concurrency=grid.settings.concurrency,
         # By Little's law: an answer's seconds are waited for beside those of all the others in flight.
         seconds=None if seconds is None else seconds / min(grid.settings.concurrency, max(1, sum(left.values()))),
@@ -124,7 +130,7 @@ def read_earlier(grid: Grid, folder: Path) -> Earlier:
     stale = []
     for record in read_records(folder / "records.jsonl"):
         if record.id in asked.get(record.combination, ()):
-            if old.of(record) == new.of(record):
+            if new.keep(record, old):
                 good[record.combination][record.id] = record
             else:
                 stale.append(record)
@@ -134,6 +140,15 @@ def read_earlier(grid: Grid, folder: Path) -> Earlier:
 def choices(grid: Grid) -> tuple[Combination, ...]:
     """What could be chosen, the baseline included. The oracle arms cannot: nothing is corrected for them."""
     return tuple(cell for cell in grid.cells if not is_oracle(cell.retriever))
+
+
+def _stopped(grid: Grid, earlier: Earlier) -> list[Combination]:
+    """Those that a run would ask no further, as far as the records tell."""
+    if not grid.settings.screen or not earlier.scored or not earlier.good:
+        return []
+    scores = scores_of(earlier.good, grid.task.settings.primary)
+    race = Race(order=by_lot(grid.task.examples), scores=scores, failed={}, baseline=grid.baseline)
+    return [cell for cell in screen(race).stops if len(scores[cell]) < len(planned(cell, grid.task.examples))]
 
 
 def _families(grid: Grid) -> tuple[int, int]:

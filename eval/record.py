@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from retrieval.files import FileError
-from serve.chat import Answer, Message, Usage
+from serve.chat import Message, Usage
 from serve.combination import Combination
 
 T = TypeVar("T")
@@ -43,6 +43,20 @@ class Record:
     seconds: float
     scores: Mapping[str, float]
     finish_reason: str
+    repeat: int = 0
+    """Which of the answers to this question: each but the first has a seed of its own."""
+    shared: bool = False
+    """Whether the reply was asked for by another cell or example with the same prompt. Tokens and seconds are those of
+    that call: what the answer would have cost alone."""
+    search_seconds: float = 0.0
+    """The part of the seconds that retrieval took."""
+    in_flight: int = 0
+    """How many calls the engine had when it was asked, this one included: the load that the seconds were measured
+    under. 0 where it was not noted."""
+
+
+LATER: Final = ("repeat", "shared", "search_seconds", "in_flight")
+"""Fields that records of earlier versions do not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,21 +68,7 @@ class Failure:
     reason: str
     attempts: int
     """How often this question was tried this way, over all runs of the same command."""
-
-
-def record_of(example: str, combination: Combination, answer: Answer, scores: Mapping[str, float]) -> Record:
-    """What is kept of an answer."""
-    return Record(
-        id=example,
-        combination=combination,
-        prompt=answer.messages,
-        sources=tuple(Source(hit.passage.id, hit.score) for hit in answer.sources),
-        text=answer.text,
-        usage=answer.usage,
-        seconds=round(answer.seconds, 4),
-        scores=scores,
-        finish_reason=answer.finish_reason,
-    )
+    repeat: int = 0
 
 
 def row_of(entry: Record | Failure) -> dict[str, Any]:
@@ -151,6 +151,7 @@ def _record(row: dict[str, Any]) -> Record:
         seconds=row["seconds"],
         scores=row["scores"],
         finish_reason=row["finish_reason"],
+        **{name: row[name] for name in LATER if name in row},
     )
 
 

@@ -21,7 +21,7 @@ from eval.gold import is_oracle
 from eval.leaks import LEAKS, said, to_json
 from eval.peek import blamed, varied, wrong_answers
 from eval.plots import NARROW, WIDE, pareto, scatter, two_axes
-from eval.summary import Row, cells, ranked, scores, to_csv
+from eval.summary import Row, cells, ranked, scores, stopped, to_csv
 from eval.tally import by_slice
 from eval.tally import to_csv as blame_csv
 from eval.wording import chance, number, percent, points, span
@@ -65,7 +65,7 @@ class HeatMap:
 
 def save(analysis: Analysis, folder: Path) -> Path:
     """Write summary.csv, blame.csv, verdict.json, leaks.json and report.html; the path of the last."""
-    write_atomically(folder / "summary.csv", to_csv(analysis.rows))
+    write_atomically(folder / "summary.csv", to_csv([*analysis.rows, *analysis.stopped]))
     write_atomically(folder / "blame.csv", blame_csv(analysis.tallies))
     write_atomically(folder / "verdict.json", json.dumps(asdict(analysis.verdict), indent=2, ensure_ascii=False) + "\n")
     leaks = json.dumps(to_json(analysis.leaks), indent=2, ensure_ascii=False)
@@ -118,6 +118,7 @@ def _combinations(analysis: Analysis) -> dict[str, Any]:
         "choices": choices,
         "oracles": oracles,
         "gaps": [row for row in analysis.rows if row.n_infra],
+        "stopped": [(row.combination, stopped(row)) for row in analysis.stopped],
         "axis": _axis([bound for row in (*choices, *oracles) for bound in (row.ci_low, row.ci_high)]),
         "heat": heat if len(heat.slices) > 1 else None,
         "open_rows": OPEN,

@@ -8,32 +8,51 @@ nothing of what the scores mean.
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from tqdm import tqdm
 
 from eval.folder import Results, load_results, locked, planned, prepare
 from eval.gold import CrowdedRetriever, GoldRetriever, is_oracle, searched
 from eval.grid import Grid, searches
-from eval.record import Failure, Journal, RunError, record_of
+from eval.record import Failure, Journal, Record, RunError, Source
 from eval.scorers import build
+from eval.screening import by_lot
+from eval.sharing import Exchange, SharedModel, SharedRetriever, drawn, replies
 from eval.shown import refuse_test_questions
 from eval.task import Example
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
-from serve.chat import ServeError, Unavailable
+from serve.chat import Answer, ServeError, Unavailable
 from serve.combination import GOLD, Combination
 from serve.engine import Engine
 from serve.opened import open_all
 from serve.pipeline import NO_EFFECT, Pipeline, dead_adapters
 from serve.strategies import shown_in
 
-Job = tuple[Combination, Example]
+AHEAD: Final = 4
+"""Questions under way for each that the engine may have: they look up their passages, or share a call with others."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A question to ask one way."""
+
+    cell: Combination
+    example: Example
+    repeat: int = 0
+
+    @property
+    def name(self) -> tuple[Combination, str, int]:
+        """What tells it from all others of a run."""
+        return self.cell, self.example.id, self.repeat
 
 
 def run(grid: Grid, folder: Path) -> Results:
@@ -47,32 +66,65 @@ def run(grid: Grid, folder: Path) -> Results:
         if not jobs:
             log.info("Nothing is left to ask: every answer is in %s.", folder)
             return results
-        _ask_all(grid, results, jobs, folder)
+        ask(grid, results, jobs, folder)
         return load_results(folder)
 
 
 def pending(results: Results) -> list[Job]:
-    """What has no record, example by example, so that all cells advance together and the engine stays full."""
+    """What has no record, example by example, so that all cells advance together."""
     asked = {cell: {one.id for one in planned(cell, results.examples)} for cell in results.records}
+    answered = {(one.combination, one.id, one.repeat) for one in results.answers}
     return [
-        (cell, example)
-        for example in results.examples
-        for cell, records in results.records.items()
-        if example.id in asked[cell] and example.id not in records
+        Job(cell, example, repeat)
+        for repeat in range(results.config.grid.repeats)
+        for example in _open(results)
+        for cell in results.records
+        if example.id in asked[cell] and (cell, example.id, repeat) not in answered
     ]
 
 
-def _ask_all(grid: Grid, results: Results, jobs: list[Job], folder: Path) -> None:
+def _open(results: Results) -> tuple[Example, ...]:
+    """What may be asked by now: everything, unless screening looks first at what came of the questions before."""
+    if results.screening is None:
+        return results.examples
+    now = set(by_lot(results.examples)[: results.screening.asked])
+    return tuple(example for example in results.examples if example.id in now)
+
+
+def rounds(jobs: Sequence[Job], results: Results, folder: Path) -> Iterator[Sequence[Job]]:
+    """These jobs; where a grid is screened, what is open once they are done, until nothing is. None is tried twice."""
+    tried = {job.name for job in jobs}
+    yield jobs
+    while results.screening:
+        results = load_results(folder)
+        jobs = [job for job in pending(results) if job.name not in tried]
+        if not jobs:
+            return
+        tried.update(job.name for job in jobs)
+        yield jobs
+
+
+def batched(jobs: Sequence[Job]) -> list[Job]:
+    """One adapter after the other, else in the order given: an engine slows down when a batch mixes adapters.
+
+    Questions stay together, so that prompts that begin alike, or are alike, meet in the engine's cache and in ours.
+    """
+    turns = {name: turn for turn, name in enumerate(dict.fromkeys(job.cell.adapter for job in jobs))}
+    return sorted(jobs, key=lambda job: turns[job.cell.adapter])
+
+
+def ask(grid: Grid, results: Results, jobs: Sequence[Job], folder: Path) -> None:
     """Open what the jobs need, cheapest first, so that a missing index is said before an engine is started."""
-    stack = grid.stack.only(searches(cell for cell, _ in jobs))
+    cells = grid.cells if results.screening else tuple(job.cell for job in jobs)  # a later round may need any of them
+    stack = grid.stack.only(searches(cells))
     open_all(stack)
     with ExitStack() as stay:
         records = stay.enter_context(Journal(folder / "records.jsonl"))
         failures = stay.enter_context(Journal(folder / "failures.jsonl"))
         # Outside the event loop: starting takes a minute, and Ctrl-C should end it at once.
         server = None if stack.url else stay.enter_context(Engine(stack)).server
-        desk = _Desk(grid, results, Pipeline(stack, server), records, failures)
-        asyncio.run(desk.serve(jobs))
+        desk = _Desk(grid, results, Pipeline(stack, server, lend=SharedRetriever), records, failures)
+        asyncio.run(desk.serve(map(batched, rounds(jobs, results, folder))))
 
 
 class _Desk:
@@ -81,26 +133,32 @@ class _Desk:
     def __init__(self, grid: Grid, results: Results, pipeline: Pipeline, records: Journal, failures: Journal) -> None:
         self._task = grid.task
         self._scorers = build(grid.task.settings.scorers)
-        self._workers = grid.settings.concurrency
+        self._at_once = grid.settings.concurrency
         self._before = results.failures
         self._pipeline = pipeline
+        self._exchange = Exchange(self._at_once, replies(results.answers, grid.stack, pipeline))
         self._records = records
         self._failures = failures
         self._unavailable = 0
         self._dead: dict[str, str] = {}
 
-    async def serve(self, jobs: list[Job]) -> None:
-        """Keep as many questions in flight as the grid allows until none is left."""
-        queue = iter(jobs)
-        with tqdm(total=len(jobs), unit=" answers", desc="asking", disable=None) as bar:
-            async with self._pipeline:
+    async def serve(self, rounds: Iterable[Sequence[Job]]) -> None:
+        """Keep as many questions in flight as the grid allows until none is left, one round after the other."""
+        with tqdm(total=0, unit=" answers", desc="asking", disable=None) as bar:
+            async with self._pipeline, self._exchange:
                 await self._probe()
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        for _ in range(min(self._workers, len(jobs))):
-                            group.create_task(self._work(queue, bar))
-                except ExceptionGroup as several:
-                    raise several.exceptions[0] from None
+                for jobs in rounds:
+                    bar.total += len(jobs)
+                    await self._round(jobs, bar)
+
+    async def _round(self, jobs: Sequence[Job], bar: "tqdm[None]") -> None:
+        queue = iter(jobs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(AHEAD * self._at_once, len(jobs))):
+                    group.create_task(self._work(queue, bar))
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
 
     async def _probe(self) -> None:
         """An adapter that changes nothing fails its own combinations, and loudly: the others can still be asked."""
@@ -110,22 +168,41 @@ class _Desk:
             log.error("%s Its combinations are not asked.", self._dead[name])
 
     async def _work(self, queue: Iterator[Job], bar: "tqdm[None]") -> None:
-        for cell, example in queue:
+        for job in queue:
             try:
-                await self._ask(cell, example)
+                self._records.append(await self._ask(job))
+                self._unavailable = 0
             except ServeError as error:
-                self._fail(cell, example, error)
+                self._fail(job, error)
             bar.update()
 
-    async def _ask(self, cell: Combination, example: Example) -> None:
+    async def _ask(self, job: Job) -> Record:
+        cell, example = job.cell, job.example
         if cell.adapter in self._dead:
             raise ServeError(self._dead[cell.adapter])
+        sampling = drawn(self._pipeline.stack.sampling, job.repeat)
+        model = SharedModel(self._pipeline.model(cell.adapter, sampling), self._exchange)
         query = Query(example.question, meta=example.meta)
-        answer = await self._pipeline.ask(cell, query, retriever=self._oracle(cell, example))
+        answer = await self._pipeline.ask(cell, query, retriever=self._oracle(cell, example), model=model)
+        return self._recorded(job, answer, model)
+
+    def _recorded(self, job: Job, answer: Answer, model: SharedModel) -> Record:
         shown = shown_in(answer.messages)
-        scores = {name: score(example, answer.text, shown) for name, score in self._scorers.items()}
-        self._records.append(record_of(example.id, cell, answer, scores))
-        self._unavailable = 0
+        return Record(
+            id=job.example.id,
+            combination=job.cell,
+            prompt=answer.messages,
+            sources=tuple(Source(hit.passage.id, hit.score) for hit in answer.sources),
+            text=answer.text,
+            usage=answer.usage,
+            seconds=round(answer.seconds, 4),
+            scores={name: score(job.example, answer.text, shown) for name, score in self._scorers.items()},
+            finish_reason=answer.finish_reason,
+            repeat=job.repeat,
+            shared=model.shared,
+            search_seconds=round(answer.search_seconds, 4),
+            in_flight=model.in_flight,
+        )
 
     def _oracle(self, cell: Combination, example: Example) -> Retriever | None:
         """What stands in for the stack's retriever, where only the test set can make it."""
@@ -136,13 +213,15 @@ class _Desk:
             return GoldRetriever(evidence)
         return CrowdedRetriever(evidence, partial(self._pipeline.search, searched(cell.retriever)))
 
-    def _fail(self, cell: Combination, example: Example, error: ServeError) -> None:
+    def _fail(self, job: Job, error: ServeError) -> None:
         """Note it and go on, unless the engine seems gone: then every further question would only wait to fail."""
-        before = self._before[cell].get(example.id)
-        attempts = 1 + (before.attempts if before else 0)
-        self._failures.append(Failure(id=example.id, combination=cell, reason=str(error), attempts=attempts))
+        before = self._before[job.cell].get(job.example.id)
+        attempts = 1 + (before.attempts if before and before.repeat == job.repeat else 0)
+        self._failures.append(
+            Failure(id=job.example.id, combination=job.cell, reason=str(error), attempts=attempts, repeat=job.repeat)
+        )
         self._unavailable += isinstance(error, Unavailable)
-        if self._unavailable >= 2 * self._workers:
+        if self._unavailable >= 2 * self._at_once:
             raise RunError(
                 f"{error}. {self._unavailable} questions in a row got no answer, so the rest were not tried. "
                 "Every answer is kept; the same command goes on from here."

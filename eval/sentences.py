@@ -14,6 +14,7 @@ from eval.findings import Findings
 from eval.folder import Results
 from eval.headroom import Headroom
 from eval.payback import Payback
+from eval.screening import ends
 from eval.tally import Blamed, Weakest
 from eval.wording import counted, listed, number, p_value, percent, points, span
 from retrieval.stats import ALPHA, Estimate
@@ -45,6 +46,7 @@ def sentences(found: Findings) -> tuple[str, ...]:
         *_blame(found.fault),
         *_enough(found.enough),
         *_payback(found.payback),
+        *_stopped(found.results),
         *_gaps(found.results),
     )
 
@@ -172,6 +174,18 @@ def _payback(saved: Payback | None) -> Iterator[str]:
 
 def _gain(estimate: Estimate) -> str:
     return f"{points(estimate.value)} points, 95% interval {span(estimate)}"
+
+
+def _stopped(results: Results) -> Iterator[str]:
+    if results.screening is None or not results.screening.stops:
+        return
+    first = ends(len(results.examples))[0]
+    every = len(results.records) + len(results.stopped)
+    yield (
+        f"Screening stopped {len(results.stopped)} of {counted(every, 'combination')} early; they count in every "
+        f"correction. What a lever does on average rests on the first {counted(first, 'question')}, which all were "
+        "asked."
+    )
 
 
 def _gaps(results: Results) -> list[str]:

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
-from eval.folder import Results
+from eval.effects import Scores
+from eval.folder import Results, planned, scores_of
 from eval.gold import is_oracle
 from eval.record import Record
-from retrieval.stats import Difference, Estimate, holm, mean, paired, per, quantile, tied
+from eval.screening import Stop, by_lot, corrected, first_round
+from retrieval.stats import Difference, Estimate, mean, paired, per, quantile, tied
 from serve.combination import Combination
 
 ENOUGH_FOR_P95: Final = 59
@@ -63,6 +65,11 @@ class Row:
     """The machine's minutes for 1,000 answers, by Little's law: seconds waited over questions in flight."""
     cost_per_1000: float | None = None
     """The same in money, where the grid says what an hour costs."""
+    stopped_after: int | None = None
+    """After how many questions screening stopped it; then it has no score, since half a one flatters nobody."""
+    behind: float | None = None
+    leader: str = ""
+    """Who was ahead of it then, and by how much."""
     others: Mapping[str, float]
     """Means of the other scorers, one column each."""
 
@@ -78,6 +85,17 @@ def summarise(results: Results) -> tuple[Row, ...]:
     rows = sorted((_row(results, cell, compared.get(cell)) for cell in results.records), key=_place)
     best = _best(results, ranked(rows))
     return tuple(replace(row, tied=row.combination in best) if _group(row) == 0 else row for row in rows)
+
+
+def stopped_rows(results: Results) -> tuple[Row, ...]:
+    """What is known of those that screening stopped, as summary.csv has it after the others."""
+    stops = results.screening.stops if results.screening else {}
+    return tuple(_stopped(results, cell, stop) for cell, stop in sorted(stops.items(), key=lambda one: str(one[0])))
+
+
+def stopped(row: Row) -> str:
+    """Why it has no score, in words."""
+    return f"stopped after {row.stopped_after} questions: {100 * (row.behind or 0):.1f} points behind {row.leader}"
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
@@ -108,15 +126,30 @@ def score(results: Results, cell: Combination) -> Estimate:
     return mean(list(found.values()), [alike[item] for item in found])
 
 
+def lever_scores(results: Results, cells: Sequence[Combination]) -> Scores:
+    """The scores that effects of levers are estimated from: those of these cells; where a grid is screened, those of
+    the stopped ones as well, on the questions that all of them were asked."""
+    table = {cell: scores(results, cell) for cell in cells}
+    if results.screening is None:
+        return table
+    primary = results.config.task.primary
+    others = {cell: one for cell, one in scores_of(results.stopped, primary).items() if not is_oracle(cell.retriever)}
+    return first_round({**table, **others}, by_lot(results.examples))
+
+
 def comparisons(results: Results) -> dict[Combination, Comparison]:
-    """Every cell without gaps against the baseline; empty when the baseline itself has gaps."""
+    """Every cell without gaps against the baseline; empty when the baseline itself has gaps.
+
+    Those that screening stopped are no longer compared, but could have been: they count in the correction.
+    """
     if results.missing(results.baseline):
         return {}
     others = [cell for cell in results.records if cell != results.baseline and not results.missing(cell)]
     found = {cell: difference(results, cell, results.baseline) for cell in others}
     declared = [cell for cell in others if not is_oracle(cell.retriever)]
-    corrected = dict(zip(declared, holm([found[cell].p for cell in declared]), strict=True))
-    return {cell: Comparison(found[cell], corrected.get(cell, math.nan)) for cell in others}
+    stopped = sum(not is_oracle(cell.retriever) for cell in results.stopped)
+    p_holm = dict(zip(declared, corrected([found[cell].p for cell in declared], stopped), strict=True))
+    return {cell: Comparison(found[cell], p_holm.get(cell, math.nan)) for cell in others}
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -199,6 +232,34 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
             for name in results.config.task.scorers
             if name != results.config.task.primary
         },
+    )
+
+
+def _stopped(results: Results, cell: Combination, stop: Stop) -> Row:
+    unknown = math.nan
+    return Row(
+        combination=str(cell),
+        strategy=cell.strategy,
+        retriever=cell.retriever,
+        adapter=cell.adapter,
+        n=len(planned(cell, results.examples)),
+        n_format_fail=_format_failures(results, list(results.stopped[cell].values())),
+        n_infra=0,
+        score=unknown,
+        ci_low=unknown,
+        ci_high=unknown,
+        prompt_tokens=unknown,
+        completion_tokens=unknown,
+        tokens_per_correct=unknown,
+        latency_p50_s=unknown,
+        latency_p95_s=unknown,
+        tokens_per_correct_ci_low=unknown,
+        tokens_per_correct_ci_high=unknown,
+        minutes_per_1000=unknown,
+        stopped_after=stop.asked,
+        behind=stop.behind,
+        leader=str(stop.leader),
+        others={name: unknown for name in results.config.task.scorers if name != results.config.task.primary},
     )
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from eval.analysis import Analysis
 from eval.gold import is_oracle
 from eval.leaks import said
-from eval.summary import Row, ranked
+from eval.summary import Row, ranked, stopped
 from eval.wording import chance, number, percent, points
 from retrieval.stats import ALPHA
 
@@ -29,6 +29,10 @@ def show(analysis: Analysis, report: Path, console: Console) -> None:
     console.print(_table(analysis, shown))
     if len(shown) < len(analysis.rows):
         console.print(Text(f"and {len(analysis.rows) - len(shown)} more in the report", style="dim"))
+    for row in analysis.stopped[:SHOWN]:
+        console.print(Text(f"{row.combination}: {stopped(row)}", style="dim"))
+    if len(analysis.stopped) > SHOWN:
+        console.print(Text(f"and {len(analysis.stopped) - SHOWN} more stopped; summary.csv has them", style="dim"))
     console.print()
     console.print(Text(analysis.verdict.sentence))
     console.print()

@@ -171,21 +171,24 @@ def family(n: int, clustered: bool, runs: int) -> Family:
 
 def effects(clustered: bool, runs: int) -> list[Planted]:
     """A grid of 2 x 3 x 2 in which an adapter, two retrievers and a prompt have effects, and two pairs interact."""
-    n, baseline = 100, Combination("base", "none", "direct")
-    grid = [
-        Combination(*names) for names in product(("base", "lora"), ("none", "dense", "hybrid"), ("direct", "shots"))
-    ]
-    chances = [_chance(cell) for cell in grid]
-    truth = _estimates({cell: {"x": chance} for cell, chance in zip(grid, chances, strict=True)}, baseline, [])
+    n, chances = 100, planted()
+    grid, baseline = list(chances), next(iter(chances))
+    truth = _estimates({cell: {"x": chance} for cell, chance in chances.items()}, baseline, [])
     draw, alike = np.random.default_rng([runs, n]), labels(n, clustered)
     found: list[dict[str, Estimate]] = []
     for _ in range(runs):
-        rows = answers(draw, np.array(chances), n, alike)
+        rows = answers(draw, np.array([*chances.values()]), n, alike)
         table = {
             cell: dict(zip(map(str, range(n)), row.tolist(), strict=True)) for cell, row in zip(grid, rows, strict=True)
         }
         found.append(_estimates(table, baseline, alike))
     return [_planted(name, clustered, one.value, [run[name] for run in found]) for name, one in truth.items()]
+
+
+def planted() -> dict[Combination, float]:
+    """The true scores of that grid, the baseline's first."""
+    grid = product(("base", "lora"), ("none", "dense", "hybrid"), ("direct", "shots"))
+    return {cell: _chance(cell) for cell in (Combination(*names) for names in grid)}
 
 
 def prices(n: int, right: float, clustered: bool, runs: int) -> Price:
@@ -214,7 +217,9 @@ def power(n: int, discordance: float, runs: int) -> Power:
     return Power(n, discordance, gain, coverage(one, runs).found)
 
 
-def answers(draw: np.random.Generator, chances: Numbers, n: int, alike: Sequence[str]) -> Numbers:
+def answers(
+    draw: np.random.Generator, chances: Numbers, n: int, alike: Sequence[str], correlation: float = 0.6
+) -> Numbers:
     """Right and wrong by way and item: what is hard for one way is hard for all, and more so within a cluster."""
 
     groups = np.array(alike or range(n), int)
@@ -223,7 +228,9 @@ def answers(draw: np.random.Generator, chances: Numbers, n: int, alike: Sequence
         own, shared = draw.normal(size=(2, rows, n))
         return np.asarray(ALIKE**0.5 * shared[:, groups] + (1 - ALIKE) ** 0.5 * own)
 
-    return np.asarray(ndtr(0.6**0.5 * luck(1) + 0.4**0.5 * luck(len(chances))) < chances[:, None]).astype(float)
+    return np.asarray(
+        ndtr(correlation**0.5 * luck(1) + (1 - correlation) ** 0.5 * luck(len(chances))) < chances[:, None]
+    ).astype(float)
 
 
 def holds(one: Estimate, truth: float) -> bool:

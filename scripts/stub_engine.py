@@ -4,12 +4,15 @@
 
 An answer has `max_tokens` words, one every `STUB_SECONDS`; the first names the model that it is asked of, so that an
 adapter can be told from the base. One whose name begins with `idle` answers as the base does. Told `Die.`, it does what
-a server does whose engine has died: it goes on saying so. Knows nothing of ours.
+a server does whose engine has died: it goes on saying so. With STUB_TELLS the second word is a hash of the prompt; of
+STUB_CUTS of the answers, only the beginning comes. Knows nothing of ours.
 """
 
 import asyncio
+import hashlib
 import json
 import os
+import random
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
@@ -19,6 +22,8 @@ from aiohttp import web
 
 SECONDS: Final = float(os.environ.get("STUB_SECONDS", "0"))
 STARTING: Final = float(os.environ.get("STUB_STARTING", "0"))
+TELLS: Final = bool(os.environ.get("STUB_TELLS"))
+CUTS: Final = float(os.environ.get("STUB_CUTS", "0"))
 
 
 class Server:
@@ -58,12 +63,24 @@ class Server:
             return _refused(500, "the engine died")
         said = ["base" if model == self.base or model.startswith("idle") else model]
         said += [f" {n}" for n in range(1, asked["max_tokens"])]
+        if TELLS:
+            said[1:1] = [f" {hashlib.sha256(json.dumps(asked['messages']).encode()).hexdigest()[:12]}"]
         if asked.get("stream"):
             return await self._stream(request, said)
         await asyncio.sleep(SECONDS * len(said))
+        if random.random() < CUTS and not asked.get("logprobs"):
+            return await self._cut(request)
         choice = {"index": 0, "message": {"role": "assistant", "content": "".join(said)}, "finish_reason": "length"}
         told = {"content": [{"token": said[0], "logprob": 0.0}]} if asked.get("logprobs") else None
         return web.json_response({**_head(model), "choices": [choice | {"logprobs": told}], "usage": _usage(said)})
+
+    async def _cut(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b'{"choices": [')
+        assert request.transport
+        request.transport.close()
+        return response
 
     async def _stream(self, request: web.Request, said: list[str]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

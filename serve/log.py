@@ -7,7 +7,6 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -37,7 +36,8 @@ def line(exchange: Exchange) -> str:
         "key": exchange.key,
         "status": exchange.status,
         "stream": exchange.stream,
-        **asdict(exchange.usage),
+        "prompt_tokens": exchange.usage.prompt_tokens,
+        "completion_tokens": exchange.usage.completion_tokens,
         "sources": [hit.passage.id for hit in exchange.sources],
         "unknown_citations": exchange.unknown_citations,
         "finish_reason": exchange.finish_reason,

@@ -4,7 +4,7 @@ Knows nothing of models, or of who asks.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,9 @@ from serve.hands import counter
 from serve.stack import Stack
 from serve.strategies import Strategy, build
 
+Lend = Callable[[Retriever], Retriever]
+"""A retriever -> what is lent in its place."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -32,6 +35,7 @@ class Opened:
     strategies: Mapping[str, Strategy]
     pointers: Mapping[str, str]
     """For each retriever, which generation its index named before it was opened."""
+    lend: Lend
 
     def renewed(self) -> "Opened":
         """The same over the generations that are in use now; itself, where they are those it has.
@@ -46,7 +50,7 @@ class Opened:
         retrievers, strategies = dict(self.retrievers), dict(self.strategies)
         for name in changed:
             with _noted(problems):
-                retrievers[name] = open_retriever(self.stack.retrievers[name], self.hands)
+                retrievers[name] = self.lend(open_retriever(self.stack.retrievers[name], self.hands))
                 _logger.info("%s: %s is in use", self.stack.retrievers[name].index, now[name].split()[0])
         for name, settings in self.stack.strategies.items():
             if settings.examples_from in changed:
@@ -57,7 +61,12 @@ class Opened:
         return replace(self, retrievers=retrievers, strategies=strategies, pointers=now)
 
 
-def open_all(stack: Stack, write: Write = NO_HANDS.write) -> Opened:
+def alone(retriever: Retriever) -> Retriever:
+    """The retriever itself."""
+    return retriever
+
+
+def open_all(stack: Stack, write: Write = NO_HANDS.write, lend: Lend = alone) -> Opened:
     """Everything that the stack names; RetrievalError or FileError for the first that cannot be used.
 
     `write` is the stack's model. Without one everything opens too: what is wrong is said before an engine is started.
@@ -67,9 +76,9 @@ def open_all(stack: Stack, write: Write = NO_HANDS.write) -> Opened:
         hands.count("")
     pointers = _pointers(stack)
     retrievers: dict[str, Retriever] = {NONE: NoRetrieval()}
-    retrievers |= {name: open_retriever(settings, hands) for name, settings in stack.retrievers.items()}
+    retrievers |= {name: lend(open_retriever(settings, hands)) for name, settings in stack.retrievers.items()}
     strategies = {name: build(settings, retrievers) for name, settings in stack.strategies.items()}
-    return Opened(stack=stack, hands=hands, retrievers=retrievers, strategies=strategies, pointers=pointers)
+    return Opened(stack=stack, hands=hands, retrievers=retrievers, strategies=strategies, pointers=pointers, lend=lend)
 
 
 def _pointers(stack: Stack) -> dict[str, str]:

@@ -19,8 +19,9 @@ from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError, Unavailable
 from serve.combination import BASE, Combination
-from serve.hands import WRITING, Writer, metered
-from serve.opened import Opened, open_all
+from serve.hands import WRITING, Writer
+from serve.meter import Meter, metered
+from serve.opened import Lend, Opened, alone, open_all
 from serve.stack import Stack
 from serve.strategies import STREAMED, Strategy, shown
 from serve.upstream import PATIENT, Chunk, Line, Patience, Server, Upstream
@@ -36,12 +37,17 @@ T = TypeVar("T")
 class Pipeline:
     """A stack, ready to answer: its retrievers are open and its strategies built."""
 
-    def __init__(self, stack: Stack, server: Server | None = None, patience: Patience = PATIENT) -> None:
-        """`server` is an engine of our own (`Engine.server`); without it, `stack.url` is called."""
+    def __init__(
+        self, stack: Stack, server: Server | None = None, patience: Patience = PATIENT, lend: Lend = alone
+    ) -> None:
+        """`server` is an engine of our own (`Engine.server`); without it, `stack.url` is called.
+
+        `lend` is what a retriever is wrapped in before anyone searches with it.
+        """
         self.stack = stack
         self.offered: Mapping[str, Combination] = stack.offered
         self.line: Final = Line(server or Server(stack.url or ""), patience)
-        self._opened: Opened = open_all(stack, Writer(self.model(BASE, WRITING)))
+        self._opened: Opened = open_all(stack, Writer(self.model(BASE, WRITING)), lend)
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,10 +61,11 @@ class Pipeline:
         query: Query,
         retriever: Retriever | None = None,
         sampling: Sampling | None = None,
+        model: Model | None = None,
     ) -> Answer:
-        """Answer the query this one way; `retriever` and `sampling`, when given, stand in for the stack's."""
+        """Answer the query this one way; `retriever`, `sampling` and `model`, when given, stand in for the stack's."""
         found_by, strategy = self._parts(combination, retriever)
-        return await _answer(strategy, query, found_by, self.model(combination.adapter, sampling))
+        return await _answer(strategy, query, found_by, model or self.model(combination.adapter, sampling))
 
     async def stream(
         self, combination: Combination, query: Query, tell: Listener, sampling: Sampling | None = None
@@ -140,8 +147,8 @@ class Pipeline:
 
 async def _answer(strategy: Strategy, query: Query, retriever: Retriever, model: Model) -> Answer:
     started = time.perf_counter()
-    found_by = _Clocked(retriever)
     with metered() as besides:
+        found_by = _Clocked(retriever, besides)
         answer = await strategy(query, found_by, model)
     return replace(
         answer,
@@ -180,17 +187,18 @@ async def _first_token(model: Upstream) -> object:
 
 @dataclass(slots=True)
 class _Clocked:
-    """A retriever whose seconds are added up."""
+    """A retriever whose seconds are added up, those included that the meter has besides."""
 
     retriever: Retriever
+    besides: Meter
     seconds: float = 0.0
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
-        started = time.perf_counter()
+        started = time.perf_counter() + self.besides.seconds
         try:
             return await self.retriever.search(query)
         finally:
-            self.seconds += time.perf_counter() - started
+            self.seconds += time.perf_counter() + self.besides.seconds - started
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,7 +277,8 @@ def _usage(completion: Mapping[str, Any]) -> Usage:
         raise ServeError(
             "the server counts no tokens (`usage` is missing from its answer), and this comparison needs them"
         )
-    return Usage(counted["prompt_tokens"], counted["completion_tokens"])
+    details = counted.get("prompt_tokens_details") or {}
+    return Usage(counted["prompt_tokens"], counted["completion_tokens"], details.get("cached_tokens"))
 
 
 def _sound(chunk: dict[str, Any]) -> dict[str, Any]:

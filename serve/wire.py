@@ -187,7 +187,9 @@ def citations(text: str | None, hits: Sequence[Hit]) -> tuple[list[Object], int]
 
 def usage(counted: Usage, details: Mapping[str, Any] | None = None) -> Object:
     """The tokens of all calls; `details` are those that the server told of the answer's own."""
-    return {**(details or {}), **asdict(counted), "total_tokens": counted.prompt_tokens + counted.completion_tokens}
+    prompt, completion = counted.prompt_tokens, counted.completion_tokens
+    ours = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {**(details or {}), **ours}
 
 
 def card(name: str, combination: Combination, created: int) -> Object:

@@ -61,10 +61,14 @@ def test_the_file_has_the_documented_shape(path: Path) -> None:
         "prompt": [{"role": "user", "content": "Who?"}],
         "sources": [{"passage": "d1@0-9", "score": 0.5}],
         "text": "Odo",
-        "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+        "usage": {"prompt_tokens": 3, "completion_tokens": 1, "cached_tokens": None},
         "seconds": 0.25,
         "scores": {"exact": 1.0},
         "finish_reason": "stop",
+        "repeat": 0,
+        "shared": False,
+        "search_seconds": 0.0,
+        "in_flight": 0,
     }
 
 

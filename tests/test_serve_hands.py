@@ -20,7 +20,8 @@ from retrieval.reuse import Write
 from retrieval.settings import RetrieverSettings
 from serve.chat import Message, Reply, Sampling, Unavailable, Usage
 from serve.combination import BASE, Combination
-from serve.hands import Writer, counter, metered
+from serve.hands import Writer, counter
+from serve.meter import metered
 from serve.opened import open_all
 from serve.pipeline import Pipeline
 from serve.stack import Stack

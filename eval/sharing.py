@@ -1,0 +1,162 @@
+"""What the cells of a run share: each retriever is asked a query once, each model a prompt once, and so many at a time.
+
+Whoever is given what another asked for pays for it all the same: what is compared costs what it would cost alone.
+Knows nothing of jobs, records' files or scores.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from eval.gold import searched
+from eval.record import Record
+from retrieval.passage import Hit, Query
+from retrieval.retriever import Retriever
+from serve.chat import Message, Reply, Sampling, Usage
+from serve.combination import BASE, Combination
+from serve.meter import charge, metered
+from serve.once import Once
+from serve.pipeline import Pipeline
+from serve.stack import Stack
+from serve.strategies import STREAMED
+from serve.upstream import Upstream
+
+REMEMBERED: Final = 100_000
+"""Replies that are kept, some 200 MB of long ones; jobs that share are near each other in the order of asking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """All that a reply depends on."""
+
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A reply, and how many were in flight when it was asked for, itself included."""
+
+    reply: Reply
+    in_flight: int
+
+
+class Exchange:
+    """Every call of a run goes through it, while it is open. What `known` has is not asked again."""
+
+    def __init__(self, at_once: int, known: Iterable[tuple[Prompt, Call]] = ()) -> None:
+        self._known = dict(known)
+        self._once: Once[Prompt, Call] = Once(REMEMBERED)
+        self._slots = asyncio.Semaphore(at_once)
+        self._in_flight = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._once.close()
+
+    def has(self, prompt: Prompt) -> bool:
+        """Whether it has a reply or waits for one."""
+        return prompt in self._known or prompt in self._once
+
+    async def call(self, upstream: Upstream, prompt: Prompt) -> Call:
+        """The one call with this prompt."""
+        return self._known.get(prompt) or await self._once(prompt, lambda: self._ask(upstream, prompt))
+
+    async def _ask(self, upstream: Upstream, prompt: Prompt) -> Call:
+        async with self._slots:
+            self._in_flight += 1
+            in_flight = self._in_flight
+            try:
+                reply = await upstream.chat(prompt.messages, prompt.sampling)
+                return Call(replace(reply, completion=None), in_flight)
+            finally:
+                self._in_flight -= 1
+
+
+class SharedModel:
+    """A model as one answer sees it, which afterwards tells of the calls that the answer took."""
+
+    def __init__(self, upstream: Upstream, exchange: Exchange) -> None:
+        self._upstream = upstream
+        self._exchange = exchange
+        self.shared = True
+        """Whether none of them was made for this answer."""
+        self.in_flight = 0
+        """The most that were in flight."""
+
+    async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
+        """The reply, for the seconds of its call: the answer's clock also ran while others were served."""
+        prompt = Prompt(self._upstream.name, tuple(messages), sampling or self._upstream.sampling)
+        self.shared &= self._exchange.has(prompt)
+        started = time.perf_counter()
+        call = await self._exchange.call(self._upstream, prompt)
+        charge(Usage(), call.reply.seconds - (time.perf_counter() - started))
+        self.in_flight = max(self.in_flight, call.in_flight)
+        return call.reply
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found, and cost."""
+
+    hits: tuple[Hit, ...]
+    usage: Usage
+    seconds: float
+
+
+class SharedRetriever:
+    """A retriever that is asked each query once."""
+
+    def __init__(self, retriever: Retriever) -> None:
+        self._retriever = retriever
+        self._once: Once[str, Found] = Once()
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        """What it finds, for what it cost to find."""
+        key = json.dumps([query.text, query.history, query.meta], default=str, sort_keys=True)
+        started = time.perf_counter()
+        found = await self._once(key, lambda: self._search(query))
+        charge(found.usage, found.seconds - (time.perf_counter() - started))
+        return found.hits
+
+    async def _search(self, query: Query) -> Found:
+        started = time.perf_counter()
+        with metered() as besides:
+            hits = await self._retriever.search(query)
+        return Found(hits, besides.usage, time.perf_counter() - started + besides.seconds)
+
+
+def replies(records: Iterable[Record], stack: Stack, pipeline: Pipeline) -> Iterator[tuple[Prompt, Call]]:
+    """The calls behind records of this stack, where those tell them whole, and of models that this pipeline asks."""
+    models = {name: pipeline.model(name).name for name in (BASE, *pipeline.stack.adapters)}
+    for record in records:
+        cell = record.combination
+        if cell.adapter in models and _is_one_reply(cell, stack):
+            reply = Reply(
+                text=record.text,
+                usage=record.usage,
+                finish_reason=record.finish_reason,
+                seconds=record.seconds - record.search_seconds,
+            )
+            prompt = Prompt(models[cell.adapter], record.prompt, drawn(stack.sampling, record.repeat))
+            yield prompt, Call(reply, record.in_flight)
+
+
+def drawn(sampling: Sampling, repeat: int) -> Sampling:
+    """How the answers of this repeat are sampled: the first as the stack says, each other with a seed of its own."""
+    return replace(sampling, seed=(sampling.seed or 0) + repeat) if repeat else sampling
+
+
+def _is_one_reply(cell: Combination, stack: Stack) -> bool:
+    """Whether an answer of this cell is a reply word for word, and its tokens are that reply's alone."""
+    strategy = stack.strategies.get(cell.strategy)
+    if strategy is None or strategy.kind not in STREAMED:
+        return False
+    used = {searched(cell.retriever), strategy.examples_from}
+    return not any(one.expand for name, one in stack.retrievers.items() if name in used)

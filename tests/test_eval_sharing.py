@@ -1,0 +1,262 @@
+"""What is the same is asked once, whoever wants it, and is paid for as if it had been asked alone."""
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eval.folder import load_results
+from eval.grid import load_grid
+from eval.keys import keys_of
+from eval.record import Record, read_records
+from eval.run import AHEAD, Job, batched, pending, run
+from eval.sharing import SharedRetriever
+from retrieval.passage import Document, Hit, Query
+from serve.chat import Usage
+from serve.combination import Combination
+from serve.meter import charge, metered
+from serve.once import Once
+from tests.eval_stub import Stub, planted, serving, write_world
+
+N = 12
+TWINS: dict[str, Any] = {"direct": {"kind": "direct"}, "bare": {"kind": "direct"}}
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with serving(Stub(planted({"adapter": 0.3}))) as running:
+        yield running
+
+
+def world(folder: Path, url: str, strategies: dict[str, Any], tried: Sequence[str] | None = None, **grid: Any) -> Path:
+    """A stack with these strategies, and a grid over those that are tried, or all."""
+    path = write_world(folder, url, n=N, strategies=list(strategies) if tried is None else tried, **grid)
+    stack = folder / "stack.yaml"
+    stack.write_text(yaml.safe_dump(yaml.safe_load(stack.read_text()) | {"strategies": strategies}))
+    return path
+
+
+def by_cell(folder: Path) -> dict[str, dict[str, Record]]:
+    found: dict[str, dict[str, Record]] = {}
+    for one in read_records(folder / "records.jsonl"):
+        found.setdefault(str(one.combination), {})[one.id] = one
+    return found
+
+
+def test_cells_that_say_the_same_to_a_model_share_the_call_and_pay_alike(stub: Stub, tmp_path: Path) -> None:
+    stub.seconds = 0.02
+
+    run(load_grid(world(tmp_path, stub.url, TWINS)), tmp_path / "out")
+
+    cells = by_cell(tmp_path / "out")
+    assert set(Counter(stub.calls).values()) == {1}
+    assert len(stub.calls) == 4 * N  # of 8 cells
+    assert Counter(one.shared for found in cells.values() for one in found.values()) == {True: 4 * N, False: 4 * N}
+    for adapter in ("base", "tuned"):
+        direct, bare = (cells[f"{adapter}:gold:{strategy}"] for strategy in TWINS)
+        assert {name: (one.text, one.usage) for name, one in direct.items()} == {
+            name: (one.text, one.usage) for name, one in bare.items()
+        }
+        assert all(one.seconds >= 0.02 for one in (*direct.values(), *bare.values()))
+        assert all(1 <= one.in_flight <= 8 for one in (*direct.values(), *bare.values()))
+
+
+def test_whoever_waits_for_a_shared_call_leaves_the_engine_its_work(stub: Stub, tmp_path: Path) -> None:
+    """As many calls are in flight as the grid allows, and no more, though most workers wait for somebody else's."""
+    busy = [0, 0]
+    lock = threading.Lock()
+    plain = stub.answer
+
+    def counted(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        with lock:
+            busy[0] += 1
+            busy[1] = max(busy)
+        try:
+            return plain(body)
+        finally:
+            with lock:
+                busy[0] -= 1
+
+    stub.answer = counted  # type: ignore[method-assign]
+    stub.seconds = 0.02
+    alike = {f"way{n}": {"kind": "direct"} for n in range(AHEAD)}
+
+    run(load_grid(world(tmp_path, stub.url, alike, concurrency=4, baseline="base:none:way0")), tmp_path / "out")
+
+    assert busy[1] == 4
+
+
+def test_what_a_record_has_already_is_not_asked_for_another_cell(stub: Stub, tmp_path: Path) -> None:
+    grid, out = world(tmp_path, stub.url, TWINS, ["direct"]), tmp_path / "out"
+    before = run(load_grid(grid), out)
+    calls = len(stub.calls)
+    grid.write_text(grid.read_text().replace("- direct\n", "- direct\n- bare\n"))
+
+    after = run(load_grid(grid), out)
+
+    assert len(stub.calls) == calls == 4 * N
+    assert len(after.records) == 8
+    for cell, found in before.records.items():
+        twins = after.records[replace(cell, strategy="bare")]
+        assert all(twins[name].shared and twins[name].usage == one.usage for name, one in found.items())
+
+
+def test_an_answer_that_is_no_reply_word_for_word_stands_for_no_reply(stub: Stub, tmp_path: Path) -> None:
+    """A record of `cot` has only what follows `Answer:`; whoever wants the whole reply has to ask."""
+    both = {"cot": {"kind": "cot", "instructions": "Think."}, "told": {"kind": "instructed", "instructions": "Think."}}
+    stub.say = lambda model, messages: "I think. Answer: word"
+    grid, out = world(tmp_path, stub.url, both, ["cot"], baseline="base:none:cot"), tmp_path / "out"
+    run(load_grid(grid), out)
+    grid.write_text(grid.read_text().replace("- cot\n", "- cot\n- told\n"))
+
+    after = run(load_grid(grid), out)
+
+    assert {one.text for one in after.records[Combination("base", "none", "cot")].values()} == {"word"}
+    told = after.records[Combination("base", "none", "told")].values()
+    assert {(one.text, one.shared) for one in told} == {("I think. Answer: word", False)}
+
+
+def test_a_failure_is_everybodys_and_the_next_who_asks_tries_again() -> None:
+    once: Once[str, int] = Once()
+    tries = []
+
+    async def fail() -> int:
+        tries.append(1)
+        await asyncio.sleep(0)
+        raise OSError("out of order")
+
+    async def succeed() -> int:
+        return 7
+
+    async def ask() -> tuple[list[int | BaseException], int]:
+        together = await asyncio.gather(once("a", fail), once("a", fail), return_exceptions=True)
+        await asyncio.sleep(0)
+        return together, await once("a", succeed)
+
+    together, after = asyncio.run(ask())
+
+    assert [str(one) for one in together] == ["out of order"] * 2
+    assert (len(tries), after) == (1, 7)
+
+
+@dataclass
+class Slow:
+    """A retriever whose search has something written, for 7 tokens and, it says, 5 seconds more than it waits."""
+
+    asked: list[str] = field(default_factory=list)
+
+    async def search(self, query: Query) -> tuple[Hit, ...]:
+        self.asked.append(query.text)
+        await asyncio.sleep(0.01)
+        charge(Usage(7, 0), 5.0)
+        return (Hit(Document(id="d", title="", text=query.text).cut(0, 1), 1.0, 1),)
+
+
+async def test_a_retriever_is_asked_a_query_once_and_each_asker_is_charged() -> None:
+    slow = Slow()
+    shared = SharedRetriever(slow)
+
+    async def search(query: Query) -> tuple[tuple[Hit, ...], Usage, float]:
+        with metered() as meter:
+            return await shared.search(query), meter.usage, meter.seconds
+
+    one, two = await asyncio.gather(search(Query("a")), search(Query("a")))
+    three, other = await search(Query("a")), await search(Query("a", meta={"db": "b"}))
+
+    assert slow.asked == ["a", "a"]  # the second knows more than the question
+    assert one[0] == two[0] == three[0] == other[0]
+    assert {found[1] for found in (one, two, three, other)} == {Usage(7, 0)}
+    assert all(4.9 < found[2] < 5.1 for found in (one, two, three))
+
+
+def test_adapters_follow_each_other_and_questions_stay_together(stub: Stub, tmp_path: Path) -> None:
+    grid = load_grid(world(tmp_path, stub.url, TWINS))
+    out = tmp_path / "out"
+    run(replace(grid, task=replace(grid.task, examples=grid.task.examples[:2])), out)
+    made = [Job(cell, example) for example in grid.task.examples for cell in grid.cells]
+
+    order = batched(made)
+
+    assert [job.cell.adapter for job in order] == ["base"] * 4 * N + ["tuned"] * 4 * N
+    assert [job.example.id for job in order[: 4 * N]] == [f"q{n}" for n in range(N) for _ in range(4)]
+    assert sorted(map(str, order)) == sorted(map(str, made))
+    assert pending(load_results(out)) == []
+
+
+def test_repeats_are_drawn_anew_and_count_as_their_mean(stub: Stub, tmp_path: Path) -> None:
+    grid, out = world(tmp_path, stub.url, {"direct": {"kind": "direct"}}, repeats=3), tmp_path / "out"
+    seeds: list[int | None] = []
+    plain = stub.answer
+
+    def heard(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if not body.get("logprobs"):
+            seeds.append(body.get("seed"))
+            stub.say = lambda model, messages: "wrong" if body.get("seed") else "word3"
+        return plain(body)
+
+    stub.answer = heard  # type: ignore[method-assign]
+
+    results = run(load_grid(grid.with_name(grid.name)), out)
+
+    assert Counter(seeds) == {None: 4 * N, 1: 4 * N, 2: 4 * N}
+    assert len(results.answers) == 4 * N * 3
+    assert not any(map(results.missing, results.records))
+    scores = {name: one.scores["exact"] for name, one in results.records[Combination("base", "none", "direct")].items()}
+    assert scores == {f"q{n}": pytest.approx(1 / 3 if n == 3 else 0) for n in range(N)}
+
+
+def test_a_question_whose_repeats_are_not_all_there_is_missing_and_asked_alone(stub: Stub, tmp_path: Path) -> None:
+    grid, out = world(tmp_path, stub.url, {"direct": {"kind": "direct"}}), tmp_path / "out"
+    run(load_grid(grid), out)
+    calls = len(stub.calls)
+    grid.write_text(grid.read_text() + "repeats: 2\n")
+
+    run(load_grid(grid), out)
+    lines = (out / "records.jsonl").read_text().splitlines(keepends=True)
+    (out / "records.jsonl").write_text("".join(lines[:-1]))
+    lost = json.loads(lines[-1])
+    gap = load_results(out)
+
+    assert len(stub.calls) == 2 * calls == len(lines)
+    assert {str(cell): gap.missing(cell) for cell in gap.records if gap.missing(cell)} == {lost["combination"]: 1}
+    assert [(job.example.id, job.repeat) for job in pending(gap)] == [(lost["id"], 1)]
+
+
+@pytest.mark.parametrize(("noted", "again"), [("", 0), ("vllm 0.1", 8)])
+def test_another_engine_or_layout_is_another_answer_unless_nobody_noted_it(
+    noted: str, again: int, stub: Stub, tmp_path: Path
+) -> None:
+    grid, out = write_world(tmp_path, stub.url, n=1), tmp_path / "out"
+    run(load_grid(grid), out)
+    before = len(stub.calls)
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    config["keys"] |= {"engine": noted, "layout": noted}
+    (out / "config.yaml").write_text(yaml.safe_dump(config))
+
+    run(load_grid(grid), out)
+
+    assert len(stub.calls) - before == again
+    assert keys_of(load_grid(grid)).layout == load_results(out).config.keys.layout != noted
+
+
+def test_records_of_earlier_versions_are_read(stub: Stub, tmp_path: Path) -> None:
+    grid, out = write_world(tmp_path, stub.url, n=1), tmp_path / "out"
+    run(load_grid(grid), out)
+    rows = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    for row in rows:
+        for name in ("repeat", "shared", "search_seconds", "in_flight"):
+            del row[name]
+        del row["usage"]["cached_tokens"]
+    (out / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    results = load_results(out)
+
+    assert not any(map(results.missing, results.records))
+    assert {(one.repeat, one.shared, one.in_flight) for one in results.answers} == {(0, False, 0)}
