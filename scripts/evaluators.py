@@ -128,20 +128,25 @@ def inspect_ai(job: Job) -> Done:
         started = time.perf_counter()
         logs = evaluate(tasks, log_dir=folder, **settings)
         seconds = time.perf_counter() - started
-    assert all(log.status == "success" for log in logs), [str(log.error) for log in logs]
-    usage = [one for log in logs for one in log.stats.model_usage.values()]
-    return Done(seconds, sum(len(log.samples or ()) for log in logs), sum(one.output_tokens for one in usage))
+        assert all(log.status == "success" for log in logs), [str(log.error) for log in logs]
+        usage = [one for log in logs for one in log.stats.model_usage.values()]
+        return Done(seconds, sum(len(log.samples or ()) for log in logs), sum(one.output_tokens for one in usage))
 
 
 def lm_eval(job: Job) -> Done:
-    """`local-chat-completions`, its asynchronous way to a server of chats; it asks one model after the other."""
+    """`local-chat-completions`, its asynchronous way to a server of chats; it asks one model after the other.
+
+    The clock runs around `evaluate`: what `simple_evaluate` does before, loading and asking about its surroundings, is
+    not counted. It does not say how many tokens were written.
+    """
     import tempfile
 
-    from lm_eval import simple_evaluate
+    from lm_eval.api.registry import get_model
     from lm_eval.api.task import ConfigurableTask
+    from lm_eval.evaluator import evaluate
 
     os.environ |= {"OPENAI_API_KEY": "none", "HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
-    seconds, answers, tokens = 0.0, 0, 0
+    seconds, answers = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
         for model in dict.fromkeys(one["model"] for one in job["prompts"]):
             rows = [{"messages": one["messages"]} for one in job["prompts"] if one["model"] == model]
@@ -156,18 +161,18 @@ def lm_eval(job: Job) -> Done:
                 "tokenized_requests": False,
                 "max_retries": 3,
             }
+            model_asked = get_model("local-chat-completions").create_from_arg_obj(arguments)
             started = time.perf_counter()
-            found = simple_evaluate(
-                model="local-chat-completions",
-                model_args=arguments,
-                tasks=[task],
+            found = evaluate(
+                lm=model_asked,
+                task_dict={file.stem: task},
                 apply_chat_template=True,
                 log_samples=True,
                 bootstrap_iters=0,
             )
             seconds += time.perf_counter() - started
             answers += sum(map(len, found["samples"].values()))
-    return Done(seconds, answers, tokens)
+    return Done(seconds, answers, 0)
 
 
 def _lm_eval_task(kind: Any, file: Path, max_tokens: int) -> Any:
