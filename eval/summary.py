@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
+from eval.flips import flips
 from eval.folder import Results
 from eval.gold import is_oracle
 from eval.record import Record
@@ -59,6 +60,10 @@ class Row:
     tokens_per_correct_ci_high: float
     tied: bool | None = None
     """Whether it cannot be told from the highest score; None for those that could not be chosen."""
+    flips: float | None = None
+    """The share of questions that were answered in other words when asked again; None where each was asked once."""
+    flips_ci_low: float | None = None
+    flips_ci_high: float | None = None
     others: Mapping[str, float]
     """Means of the other scorers, one column each."""
 
@@ -165,6 +170,7 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
     mean_score, price = score(results, cell), _tokens_per_correct(results, cell)
     change = compared.difference.estimate if compared else None
     seconds = [record.seconds for record in records]
+    flipped = flips(results, [cell])
     return Row(
         combination=str(cell),
         strategy=cell.strategy,
@@ -187,6 +193,9 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
         latency_p95_s=quantile(seconds, 0.95) if len(seconds) >= ENOUGH_FOR_P95 else math.nan,
         tokens_per_correct_ci_low=price.low,
         tokens_per_correct_ci_high=price.high,
+        flips=flipped.value if flipped else None,
+        flips_ci_low=flipped.low if flipped else None,
+        flips_ci_high=flipped.high if flipped else None,
         others={
             name: _mean([record.scores[name] for record in records])
             for name in results.config.task.scorers
