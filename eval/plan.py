@@ -8,12 +8,12 @@ same run alone. Knows nothing of how it is shown.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from eval.effects import LEVERS, Scores, main_effects
-from eval.folder import RunConfig, planned, scores_of
+from eval.folder import RunConfig, planned, scores_of, whole_records
 from eval.gold import is_oracle
 from eval.grid import Grid
 from eval.keys import keys_of
@@ -42,6 +42,8 @@ class Earlier:
     """Those that the run would keep; only they count as answered."""
     stale: tuple[Record, ...] = ()
     """Those of the grid's combinations that it would ask again; they still tell of time and tokens."""
+    parts: Mapping[Combination, int] = field(default_factory=dict)
+    """How many answers there are to questions of which not every repeat is answered."""
     scored: bool = True
     """Whether the scores are by the scorers and gold answers of now."""
 
@@ -93,10 +95,13 @@ class Plan:
 
 def plan(grid: Grid, earlier: Earlier) -> Plan:
     """What running this grid would take and could show."""
-    todo = {cell: len(planned(cell, grid.task.examples)) for cell in grid.cells}
+    repeats = grid.settings.repeats
+    done = {cell: len(earlier.good.get(cell, ())) * repeats + earlier.parts.get(cell, 0) for cell in grid.cells}
     stopped = _stopped(grid, earlier)
-    todo |= {cell: len(earlier.good[cell]) for cell in stopped}
-    left = {cell: count - len(earlier.good.get(cell, ())) for cell, count in todo.items()}
+    todo = {
+        cell: done[cell] if cell in stopped else len(planned(cell, grid.task.examples)) * repeats for cell in grid.cells
+    }
+    left = {cell: count - done[cell] for cell, count in todo.items()}
     records = [*earlier.stale, *(one for cell in earlier.good.values() for one in cell.values())]
     seconds = _expected(left, [(one.combination, one.seconds) for one in records])
     tokens = _expected(left, [(one.combination, one.usage.prompt_tokens) for one in records])
@@ -107,7 +112,7 @@ def plan(grid: Grid, earlier: Earlier) -> Plan:
         clusters=len({one.cluster for one in grid.task.examples}),
         answers=sum(todo.values()),
         kept=sum(todo.values()) - sum(left.values()),
-        stale=len({(one.combination, one.id) for one in earlier.stale}),
+        stale=len({(one.combination, one.id, one.repeat) for one in earlier.stale}),
         stopped=len(stopped) if grid.settings.screen else None,
         concurrency=grid.settings.concurrency,
         # By Little's law: an answer's seconds are waited for beside those of all the others in flight.
@@ -126,15 +131,21 @@ def read_earlier(grid: Grid, folder: Path) -> Earlier:
         return Earlier(good={})
     old = read_yaml(folder / "config.yaml", RunConfig).keys
     asked = {cell: {one.id for one in planned(cell, grid.task.examples)} for cell in grid.cells}
-    good: dict[Combination, dict[str, Record]] = {cell: {} for cell in grid.cells}
+    good: dict[tuple[Combination, str, int], Record] = {}
     stale = []
     for record in read_records(folder / "records.jsonl"):
-        if record.id in asked.get(record.combination, ()):
+        if record.id in asked.get(record.combination, ()) and record.repeat < grid.settings.repeats:
             if new.keep(record, old):
-                good[record.combination][record.id] = record
+                good[record.combination, record.id, record.repeat] = record
             else:
                 stale.append(record)
-    return Earlier(good=good, stale=tuple(stale), scored=old.scoring == new.scoring)
+    whole = whole_records(asked, good.values(), grid.settings.repeats)
+    return Earlier(
+        good=whole,
+        stale=tuple(stale),
+        parts=Counter(cell for cell, item, _ in good if item not in whole[cell]),
+        scored=old.scoring == new.scoring,
+    )
 
 
 def choices(grid: Grid) -> tuple[Combination, ...]:

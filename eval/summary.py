@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from eval.effects import Scores
+from eval.flips import flips
 from eval.folder import Results, planned, scores_of
 from eval.gold import is_oracle
 from eval.record import Record
@@ -70,6 +71,10 @@ class Row:
     behind: float | None = None
     leader: str = ""
     """Who was ahead of it then, and by how much."""
+    flips: float | None = None
+    """The share of questions that were answered in other words when asked again; None where each was asked once."""
+    flips_ci_low: float | None = None
+    flips_ci_high: float | None = None
     others: Mapping[str, float]
     """Means of the other scorers, one column each."""
 
@@ -202,7 +207,9 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
     mean_score, price = score(results, cell), _tokens_per_correct(results, cell)
     change = compared.difference.estimate if compared else None
     seconds, grid = [record.seconds for record in records], results.config.grid
-    minutes = 1000 / 60 * _mean(seconds) / min(grid.concurrency, sum(map(len, results.records.values())) or 1)
+    most = min(grid.concurrency, sum(map(len, results.records.values())) or 1)
+    minutes = 1000 / 60 * _mean([record.seconds / (record.in_flight or most) for record in records])
+    flipped = flips(results, [cell])
     return Row(
         combination=str(cell),
         strategy=cell.strategy,
@@ -227,6 +234,9 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
         tokens_per_correct_ci_high=price.high,
         minutes_per_1000=minutes,
         cost_per_1000=minutes / 60 * grid.price_per_hour if grid.price_per_hour else None,
+        flips=flipped.value if flipped else None,
+        flips_ci_low=flipped.low if flipped else None,
+        flips_ci_high=flipped.high if flipped else None,
         others={
             name: _mean([record.scores[name] for record in records])
             for name in results.config.task.scorers

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
+from eval.flips import flips
 from eval.folder import load_results
 from eval.grid import load_grid
 from eval.keys import keys_of
+from eval.plan import plan, read_earlier
 from eval.record import Record, read_records
 from eval.run import AHEAD, Job, batched, pending, run
 from eval.sharing import SharedRetriever
+from eval.summary import summarise
 from retrieval.passage import Document, Hit, Query
 from serve.chat import Usage
 from serve.combination import Combination
@@ -41,6 +44,12 @@ def world(folder: Path, url: str, strategies: dict[str, Any], tried: Sequence[st
     stack = folder / "stack.yaml"
     stack.write_text(yaml.safe_dump(yaml.safe_load(stack.read_text()) | {"strategies": strategies}))
     return path
+
+
+def edit(grid: Path) -> Path:
+    """The grid without repeats."""
+    grid.write_text(grid.read_text().replace("repeats: 2\n", ""))
+    return grid
 
 
 def by_cell(folder: Path) -> dict[str, dict[str, Record]]:
@@ -210,6 +219,27 @@ def test_repeats_are_drawn_anew_and_count_as_their_mean(stub: Stub, tmp_path: Pa
     assert not any(map(results.missing, results.records))
     scores = {name: one.scores["exact"] for name, one in results.records[Combination("base", "none", "direct")].items()}
     assert scores == {f"q{n}": pytest.approx(1 / 3 if n == 3 else 0) for n in range(N)}
+    row = summarise(results)[0]
+    assert (row.flips, row.flips_ci_high) == (1.0, 1.0)
+    assert 0.7 < (row.flips_ci_low or 0) < 1.0
+
+
+def test_the_flip_rate_is_the_share_of_questions_answered_in_other_words(stub: Stub, tmp_path: Path) -> None:
+    grid, out = world(tmp_path, stub.url, {"direct": {"kind": "direct"}}, repeats=2), tmp_path / "out"
+    results = run(load_grid(grid), out)
+    cells = list(results.records)
+    calm = flips(results, cells)
+    words = [
+        replace(one, text="other") if one.repeat and one.id in ("q1", "q2", "q3") else one for one in results.answers
+    ]
+
+    some = flips(replace(results, answers=tuple(words)), cells)
+
+    assert calm is not None
+    assert some is not None
+    assert (calm.value, some.value) == (0.0, 0.25)
+    assert calm.low == 0.0 < calm.high < some.high < 0.6
+    assert flips(replace(results, config=replace(results.config, grid=load_grid(edit(grid)).settings)), cells) is None
 
 
 def test_a_question_whose_repeats_are_not_all_there_is_missing_and_asked_alone(stub: Stub, tmp_path: Path) -> None:
@@ -227,6 +257,8 @@ def test_a_question_whose_repeats_are_not_all_there_is_missing_and_asked_alone(s
     assert len(stub.calls) == 2 * calls == len(lines)
     assert {str(cell): gap.missing(cell) for cell in gap.records if gap.missing(cell)} == {lost["combination"]: 1}
     assert [(job.example.id, job.repeat) for job in pending(gap)] == [(lost["id"], 1)]
+    made = plan(load_grid(grid), read_earlier(load_grid(grid), out))
+    assert (made.answers, made.left) == (len(lines), 1)
 
 
 @pytest.mark.parametrize(("noted", "again"), [("", 0), ("vllm 0.1", 8)])

@@ -262,7 +262,7 @@ def test_the_table_has_the_agreed_columns_and_its_figures_are_right() -> None:
         "combination,strategy,retriever,adapter,n,n_format_fail,n_infra,score,ci_low,ci_high,delta,delta_ci_low,"
         "delta_ci_high,p_holm,prompt_tokens,completion_tokens,tokens_per_correct,latency_p50_s,latency_p95_s,"
         "tokens_per_correct_ci_low,tokens_per_correct_ci_high,tied,minutes_per_1000,cost_per_1000,stopped_after,behind,"
-        "leader,format"
+        "leader,flips,flips_ci_low,flips_ci_high,format"
     )
     assert (base["delta"], base["p_holm"]) == ("", "")
     assert float(base["score"]) == pytest.approx(right / 80, abs=1e-4)
