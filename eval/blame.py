@@ -92,7 +92,7 @@ class Seen:
     readable: bool
     unanswerable: bool
     abstained: bool
-    """Wrong, and it says that the documents do not have the answer."""
+    """Wrong with the evidence in the prompt, and it says that the documents do not have the answer."""
     evidence: bool | None
     """Whether all of the marked evidence was in the prompt."""
     closed_book: bool | None
@@ -200,14 +200,15 @@ class _Court:
     def seen(self, cell: Combination, example: Example) -> Seen:
         record = self._results.records[cell].get(example.id)
         loosely = self._right[cell].get(example.id, False)
+        evidence = self._evidence(cell, example, record) if record else None
         return Seen(
             answered=record is not None,
             right=record is not None and record.scores[self._results.config.task.primary] == 1,
             but_for_form=loosely,
             readable=record is not None and self._judge.readable(record),
             unanswerable=bool(example.meta.get("unanswerable")),
-            abstained=record is not None and not loosely and self._judge.abstained(example, record),
-            evidence=self._evidence(cell, example, record) if record else None,
+            abstained=not loosely and record is not None and bool(evidence) and self._judge.abstained(example, record),
+            evidence=evidence,
             closed_book=self._arm(cell, NONE, example),
             oracle=self._arm(cell, GOLD, example) if example.has_gold else None,
             suspect=example.id in self._tried and example.id not in self._solved,
