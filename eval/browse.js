@@ -208,10 +208,11 @@ const fulcrum = {};
     const [q, cell] = [data.questions.findIndex(([id]) => id === view.id), data.cells.indexOf(view.of)];
     const dialog = $("answer");
     if (q < 0 || cell < 0) return dialog.open && dialog.close();
+    const coming = fetchAnswers(q); // before anything is drawn, which takes as long as reading
     drawDoors(q, cell);
     if (!dialog.open) dialog.showModal();
     try {
-      const [chunk, one] = await fetchAnswers(q);
+      const [chunk, one] = await coming;
       if (view.id !== data.questions[q][0] || view.of !== data.cells[cell]) return; // meanwhile another is wanted
       const compared = ["better", "worse", "unlike"].includes(view.is) ? [data.cells.indexOf(view.other)] : [];
       const asked = [...new Set([cell, ...compared])];
