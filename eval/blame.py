@@ -43,6 +43,8 @@ Leaf = Literal[
     "undecided",
 ]
 
+ARMS: Final = (NONE, GOLD)
+"""The retrievers whose answers tell what another one's lacked."""
 FAULTS: Final[Mapping[Fault, str]] = {
     "run": "there is no answer",
     "form": "the answer is right but for its form, or none can be read in it",
@@ -91,7 +93,7 @@ class Seen:
     readable: bool
     unanswerable: bool
     abstained: bool
-    """It says that the documents do not have the answer."""
+    """Wrong with the evidence in the prompt, and it says that the documents do not have the answer."""
     evidence: bool | None
     """Whether all of the marked evidence was in the prompt."""
     closed_book: bool | None
@@ -190,6 +192,9 @@ class _Court:
             }
             for cell, records in results.records.items()
         }
+        self._arms = {
+            (cell, name): self._right.get(replace(cell, retriever=name), {}) for cell in self._right for name in ARMS
+        }
         self._oracles = [cell for cell in results.records if cell.retriever == GOLD]
         self._solved = {item for right in self._right.values() for item, is_right in right.items() if is_right}
         # A way of asking that fails most questions says nothing about the one it fails: only an able oracle does.
@@ -197,21 +202,23 @@ class _Court:
 
     def seen(self, cell: Combination, example: Example) -> Seen:
         record = self._results.records[cell].get(example.id)
+        loosely = self._right[cell].get(example.id, False)
+        evidence = self._evidence(cell, example, record) if record else None
         return Seen(
             answered=record is not None,
             right=record is not None and record.scores[self._results.config.task.primary] == 1,
-            but_for_form=self._right[cell].get(example.id, False),
+            but_for_form=loosely,
             readable=record is not None and self._judge.readable(record),
             unanswerable=bool(example.meta.get("unanswerable")),
-            abstained=record is not None and self._judge.abstained(example, record),
-            evidence=self._evidence(cell, example, record) if record else None,
+            abstained=not loosely and record is not None and bool(evidence) and self._judge.abstained(example, record),
+            evidence=evidence,
             closed_book=self._arm(cell, NONE, example),
             oracle=self._arm(cell, GOLD, example) if example.has_gold else None,
             suspect=example.id in self._tried and example.id not in self._solved,
         )
 
     def _arm(self, cell: Combination, retriever: str, example: Example) -> bool | None:
-        return self._right.get(replace(cell, retriever=retriever), {}).get(example.id)
+        return self._arms[cell, retriever].get(example.id)
 
     def _evidence(self, cell: Combination, example: Example, record: Record) -> bool | None:
         if not example.evidence:
@@ -233,7 +240,8 @@ class _Judge:
         )
 
     def loosely_right(self, example: Example, record: Record) -> bool:
-        return any(score(example, record.text, shown_in(record.prompt)) == 1 for score in self._scorers)
+        shown = shown_in(record.prompt)
+        return any(score(example, record.text, shown) == 1 for score in self._scorers)
 
     def abstained(self, example: Example, record: Record) -> bool:
         """Whether it is what the test set takes for an answer where there is none."""

@@ -49,13 +49,14 @@ def find(results: Results, rows: Sequence[Row], effects: Sequence[Effect]) -> Fi
     comparison = compared[Combination.parse(best.combination)]
     family = len(others) + sum(not is_oracle(cell.retriever) for cell in results.stopped)
     decision, tied = _decide(comparison), tuple(row for row in ranked(rows) if row.tied)
+    base = next(row for row in rows if row.combination == str(results.baseline))
     return Finding(
         decision=decision,
         best=best,
-        base=next(row for row in rows if row.combination == str(results.baseline)),
+        base=base,
         comparison=comparison,
         family=family,
-        moved=_moved(best, results.baseline, effects, tied) if decision == "adopt" else (),
+        moved=_moved(best, base, effects, tied) if decision == "adopt" else (),
         tied=tied,
         cheaper=_cheaper(others) if decision == "adopt" else None,
         more_questions=_wanted(comparison.difference, family) if decision == "not decisive" else None,
@@ -73,15 +74,16 @@ def _wanted(seen: Difference, family: int) -> int:
     return items_needed(seen.estimate.value, spread_seen(seen.estimate, seen.n), family)
 
 
-def _moved(best: Row, baseline: Combination, effects: Sequence[Effect], tied: Sequence[Row]) -> tuple[Factor, ...]:
+def _moved(best: Row, base: Row, effects: Sequence[Effect], tied: Sequence[Row]) -> tuple[Factor, ...]:
     """The factors in which the best differs, less those that do nothing on average while another one does, and those
-    without which the same is no worse that anyone could tell."""
-    changed = tuple(factor for factor in LEVERS if getattr(best, factor) != getattr(baseline, factor))
+    without which the same cannot be told from it and keeps nine tenths of the gain."""
+    changed = tuple(factor for factor in LEVERS if getattr(best, factor) != getattr(base, factor))
     clear = {(one.factor, one.level) for one in effects if one.p_holm < ALPHA and one.estimate.value > 0}
     moving = tuple(factor for factor in changed if (factor, getattr(best, factor)) in clear) or changed
-    equal, cell = {row.combination for row in tied}, Combination.parse(best.combination)
-    idle = {one for one in moving if str(replace(cell, **{one: getattr(baseline, one)})) in equal}
-    return tuple(factor for factor in moving if factor not in idle) or moving
+    enough, cell = base.score + 0.9 * (best.score - base.score), Combination.parse(best.combination)
+    equal = {row.combination for row in tied if row.score >= enough}
+    needed = tuple(one for one in moving if str(replace(cell, **{one: getattr(base, one)})) not in equal)
+    return needed or moving
 
 
 def _cheaper(others: Sequence[Row]) -> Row | None:

@@ -1,10 +1,12 @@
-"""The figures that need axes of their own, as SVG that follows the page's colours: score against tokens, two axes.
+"""The figures that need axes of their own, as SVG that follows the page's colours: score against its price, two axes.
 
-No script runs in the report, so what a mark says when the mouse rests on it is an SVG title. Knows nothing of pages.
+No script draws them, so what a mark says when the mouse rests on it is an SVG title. Knows nothing of pages.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from eval.headroom import Place
@@ -17,26 +19,49 @@ NARROW: Final = (340, 300)
 """Drawn twice, because text that is scaled down cannot be read on a telephone; the page shows the one that fits."""
 
 
-def pareto(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other row beats on score without taking more tokens; cheapest first."""
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What an answer costs, as an axis has it."""
+
+    name: str
+    of: Callable[[Row], float]
+    said: Callable[[Row], str]
+    labels: str
+    """The format of the axis, as D3 has it."""
+    remark: str = ""
+
+
+TOKENS: Final = Price("tokens per answer", lambda row: row.tokens, lambda row: f"{number(row.tokens)} tokens", ",d")
+SECONDS: Final = Price(
+    "seconds per answer, median",
+    # The clock of a run is rounded, and a logarithm knows no zero.
+    lambda row: max(row.latency_p50_s, 0.001),
+    lambda row: f"{row.latency_p50_s:.2f} s",
+    "~g",
+    "Measured by the client with %s questions in flight over all combinations: at another load they are others.",
+)
+
+
+def pareto(rows: Sequence[Row], price: Price) -> list[Row]:
+    """The rows that no other row beats on score without a higher price; cheapest first."""
     front: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row.tokens, -row.score)):
+    for row in sorted(rows, key=lambda row: (price.of(row), -row.score)):
         if not front or row.score > front[-1].score:
             front.append(row)
     return front
 
 
-def scatter(rows: Sequence[Row], baseline: str, size: tuple[int, int]) -> str:
-    """Score over tokens per answer (log scale) with the Pareto line; its points bear the rank of their row."""
+def scatter(rows: Sequence[Row], baseline: str, price: Price, size: tuple[int, int]) -> str:
+    """Score over price (log scale) with the Pareto line; its points bear the rank of their row."""
     import altair as alt
 
-    tokens = [row.tokens for row in ranked(rows)]
-    chart = alt.Chart(alt.InlineData(values=_points(rows, baseline))).encode(
+    prices = [price.of(row) for row in ranked(rows)]
+    chart = alt.Chart(alt.InlineData(values=_points(rows, baseline, price))).encode(
         x=alt.X(
-            "tokens:Q",
-            title="tokens per answer (log scale)",
-            scale=alt.Scale(type="log", domain=[0.8 * min(tokens), 1.25 * max(tokens)], nice=False),
-            axis=alt.Axis(values=_round_numbers(min(tokens), max(tokens)), format=",d"),
+            "price:Q",
+            title=f"{price.name} (log scale)",
+            scale=alt.Scale(type="log", domain=[0.8 * min(prices), 1.25 * max(prices)], nice=False),
+            axis=alt.Axis(values=_round_numbers(min(prices), max(prices)), format=price.labels),
         ),
         y=alt.Y("score:Q", title="score", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(format="%")),
     )
@@ -77,12 +102,10 @@ def two_axes(places: Sequence[Place], size: tuple[int, int]) -> str:
 
 
 def _placed(places: Sequence[Place]) -> list[dict[str, Any]]:
-    """The best have their ranks beside them, as long as no better one's rank is near: texts would lie on each other."""
-    named: list[Place] = []
+    """The best have their ranks beside them, as long as no better one's is near: texts would lie on each other."""
     rows = []
-    for place in places:
-        free = not any(_near(place, other) for other in named)
-        named += [place] if free else []
+    named = _apart([(place.behaviour.value, place.context.value) for place in places], 0.05, 0.12)
+    for place, free in zip(places, named, strict=True):
         context, behaviour, score = place.context.value, place.behaviour.value, place.row.score
         rows.append(
             {
@@ -98,11 +121,14 @@ def _placed(places: Sequence[Place]) -> list[dict[str, Any]]:
     return rows
 
 
-def _near(one: Place, other: Place) -> bool:
-    """Within the size of a label, as shares of the axes."""
-    return (
-        abs(one.behaviour.value - other.behaviour.value) < 0.05 and abs(one.context.value - other.context.value) < 0.12
-    )
+def _apart(marks: Sequence[tuple[float, float]], width: float, height: float) -> list[bool]:
+    """Which marks have room for a label: those near which no earlier one has its own. In shares of the axes."""
+    labelled: list[tuple[float, float]] = []
+    free = []
+    for x, y in marks:
+        free.append(not any(abs(x - left) < width and abs(y - low) < height for left, low in labelled))
+        labelled += [(x, y)] if free[-1] else []
+    return free
 
 
 def to_svg(chart: Any, size: tuple[int, int]) -> str:
@@ -127,28 +153,39 @@ AXIS: Final[dict[str, Any]] = {
 STYLE: Final[dict[str, Any]] = {"font": "inherit", "background": "transparent", "view": {"stroke": None}, "axis": AXIS}
 
 
-def _round_numbers(low: float, high: float) -> list[int]:
+def _round_numbers(low: float, high: float) -> list[float]:
     """1, 2, 3, 5, 7, 10, 20 ... as far as the figure goes: Vega's own log ticks leave most of theirs unlabelled."""
-    return [n * 10**power for power in range(9) for n in (1, 2, 3, 5, 7) if 0.8 * low <= n * 10**power <= 1.25 * high]
+    round_ones = [float(f"{n}e{power}") for power in range(-3, 9) for n in (1, 2, 3, 5, 7)]
+    return [one for one in round_ones if 0.8 * low <= one <= 1.25 * high]
 
 
-def _points(rows: Sequence[Row], baseline: str) -> list[dict[str, Any]]:
+def _points(rows: Sequence[Row], baseline: str, price: Price) -> list[dict[str, Any]]:
     choices = ranked(rows)
-    front = pareto(choices)
+    front = pareto(choices, price)
+    across, up = _shares([math.log(price.of(row)) for row in choices]), _shares([row.score for row in choices])
+    marks = [mark for row, mark in zip(choices, zip(across, up, strict=True), strict=True) if row in front]
+    free = iter(_apart(marks, 0.06, 0.07))
+    named = [row for row in choices if row in front and next(free)]
     return [
         {
-            "tokens": row.tokens,
+            "price": price.of(row),
             "score": row.score,
             "low": row.ci_low,
             "high": row.ci_high,
-            "says": f"{row.combination}: {percent(row.score)}, {number(row.tokens)} tokens",
-            "rank": str(rank) if row in front else "",
+            "says": f"{row.combination}: {percent(row.score)}, {price.said(row)}",
+            "rank": str(rank) if row in named else "",
             "name": "baseline" if row.combination == baseline else "",
             "adapter": row.adapter != BASE,
             "front": row in front,
         }
         for rank, row in enumerate(choices, start=1)
     ]
+
+
+def _shares(values: Sequence[float]) -> list[float]:
+    """How far each lies between the lowest and the highest."""
+    low, high = min(values), max(values)
+    return [(value - low) / ((high - low) or 1) for value in values]
 
 
 def _titled(svg: str) -> str:

@@ -1,6 +1,7 @@
-"""The report: one HTML file made from a run's folder alone, with no script in it and no request to any host.
+"""The report: one HTML file made from a run's folder alone, with no request to any host, and every answer beside it.
 
-Turns an Analysis into what the page needs to be drawn; knows nothing of how any figure was computed.
+Only the table of answers runs a script (`browse`). Turns an Analysis into what the page needs to be drawn; knows
+nothing of how any figure was computed.
 """
 
 import json
@@ -10,17 +11,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import yaml
 
 from eval.analysis import Analysis
 from eval.blame import FAULTS, MEANING, WRONG, untold
+from eval.browse import remove_outdated, write_answers
 from eval.effects import LEVERS
 from eval.folder import Results
 from eval.gold import is_oracle
 from eval.leaks import LEAKS, said, to_json
 from eval.peek import blamed, varied, wrong_answers
-from eval.plots import NARROW, WIDE, pareto, scatter, two_axes
+from eval.plots import NARROW, SECONDS, TOKENS, WIDE, pareto, scatter, two_axes
 from eval.summary import Row, cells, ranked, scores, stopped, to_csv
 from eval.tally import by_slice
 from eval.tally import to_csv as blame_csv
@@ -64,18 +67,20 @@ class HeatMap:
 
 
 def save(analysis: Analysis, folder: Path) -> Path:
-    """Write summary.csv, blame.csv, verdict.json, leaks.json and report.html; the path of the last."""
+    """Write summary.csv, blame.csv, verdict.json, leaks.json, report_data and report.html; the path of the last."""
     write_atomically(folder / "summary.csv", to_csv([*analysis.rows, *analysis.stopped]))
     write_atomically(folder / "blame.csv", blame_csv(analysis.tallies))
     write_atomically(folder / "verdict.json", json.dumps(asdict(analysis.verdict), indent=2, ensure_ascii=False) + "\n")
     leaks = json.dumps(to_json(analysis.leaks), indent=2, ensure_ascii=False)
     write_atomically(folder / "leaks.json", leaks + "\n")
-    write_atomically(folder / "report.html", render(analysis))
+    written = write_answers(analysis, folder)
+    write_atomically(folder / "report.html", render(analysis, written.scripts))
+    remove_outdated(folder, written)
     return folder / "report.html"
 
 
-def render(analysis: Analysis) -> str:
-    """The page."""
+def render(analysis: Analysis, scripts: Sequence[str] = ()) -> str:
+    """The page; `scripts` bring the answers, without which it says that they are not there."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(
@@ -84,7 +89,9 @@ def render(analysis: Analysis) -> str:
     pages.filters.update(percent=percent, points=points, span=span, chance=chance, number=number)
     return pages.get_template("report.html.jinja").render(
         analysis=analysis,
-        css=(HERE / "report.css").read_text(encoding="utf-8"),
+        css="".join((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "browse.css")),
+        scripts=scripts,
+        answers=_link,
         **_verdict(analysis),
         **_combinations(analysis),
         **_levers(analysis),
@@ -94,6 +101,11 @@ def render(analysis: Analysis) -> str:
         **_leaks(analysis),
         **_provenance(analysis),
     )
+
+
+def _link(**view: str) -> str:
+    """A view of the table of answers, as its address has it."""
+    return f"#answers?{urlencode(view)}"
 
 
 def _verdict(analysis: Analysis) -> dict[str, Any]:
@@ -161,13 +173,16 @@ def _left(analysis: Analysis) -> list[tuple[str, str, float]]:
 
 def _cost(analysis: Analysis) -> dict[str, Any]:
     choices = ranked(analysis.rows)
-    drawn = (
-        {size: scatter(analysis.rows, analysis.verdict.baseline, size) for size in (WIDE, NARROW)} if choices else {}
-    )
     return {
-        "wide": drawn.get(WIDE, ""),
-        "narrow": drawn.get(NARROW, ""),
-        "front": [(choices.index(row) + 1, row) for row in pareto(choices)],
+        "costs": [
+            (
+                price,
+                {size: scatter(analysis.rows, analysis.verdict.baseline, price, size) for size in (WIDE, NARROW)},
+                [(choices.index(row) + 1, row) for row in pareto(choices, price)],
+            )
+            for price in (TOKENS, SECONDS)
+            if choices
+        ]
     }
 
 

@@ -28,7 +28,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 400])
+@pytest.mark.parametrize("width", [1440, 390])
 def test_it_asks_no_host_says_nothing_on_the_console_and_fits_the_screen(
     width: int, scheme: str, browser: Browser, page_file: Path
 ) -> None:
@@ -43,7 +43,7 @@ def test_it_asks_no_host_says_nothing_on_the_console_and_fits_the_screen(
 
     assert [one for one in heard if not one.startswith(("file://", "data:"))] == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.locator("figure svg:visible").count() == 2
+    assert page.locator("figure svg:visible").count() == 3
     assert page.locator("h1").inner_text() == "The levers are retrieval and adapter"
     page.close()
 
