@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["calls", "gold", "init", "questions", "scorers", "wording"])
+@pytest.mark.parametrize("module", ["calls", "gold", "init", "questions", "scorers", "splits", "wording"])
 def test_the_examples_in_the_docstrings_are_true(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"eval.{module}"), optionflags=doctest.ELLIPSIS)
 
