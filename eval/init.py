@@ -266,8 +266,8 @@ def _too_few(splits: Mapping[str, Sequence[Example]]) -> Iterator[str]:
         if len(told) < (needed := fewest_clusters(comparisons)):
             yield (
                 f"Warning: the answers of {name} lie in {counted(len(told), 'cluster')}, and {needed} must differ "
-                f"before any gain is clear in {counted(comparisons, 'comparison')}. Ask about more documents, or, if what "
-                "questions share is smaller than a document, name it in a column `cluster` (a page, a chapter)."
+                f"before any gain is clear in {counted(comparisons, 'comparison')}. Ask about more documents, or, if "
+                "questions share less than a document, name it in a column `cluster` (a page, a chapter)."
             )
 
 

@@ -108,7 +108,7 @@ def _links(examples: Sequence[Example], labels: Labels) -> Iterator[tuple[str, s
 
 
 def _unsplittable(examples: Sequence[Example], groups: Sequence[Sequence[str]]) -> str:
-    largest = set(max(groups, key=lambda group: len(group)))
+    largest = max(groups, key=len)
     what = f"{counted(len(examples), 'question')} in {counted(len(groups), 'group')} cannot be split in three"
     if len(largest) == 1:
         return f"{what}: ask more questions, a hundred or more to see anything"
