@@ -212,7 +212,7 @@ FILE is a .csv with the headers question and answer, or a .jsonl with those keys
   page          its page there, counted from 1
   unanswerable  yes, where no document has the answer
   slice         a kind of question, to group the report by
-  cluster       what questions share, where that is not the document
+  cluster       what questions share, where that is less than the document (a page, a chapter): errors are over it
 
 Several answers, or pieces of evidence, stand apart by " | ". Other columns are kept as `meta`.
 

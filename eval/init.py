@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from eval.gold import cite, document_of
 from eval.questions import Asked, read_questions
-from eval.splits import DISAGREE, detectable, split
+from eval.splits import DISAGREE, detectable, fewest_clusters, split
 from eval.suggest import Suggestion, suggest
 from eval.task import Example
 from eval.wording import counted
@@ -222,8 +222,10 @@ def _said(
     project: Project, splits: Mapping[str, Sequence[Example]], suggestions: Sequence[Suggestion]
 ) -> Iterator[str]:
     examples = [one for rows in splits.values() for one in rows]
-    yield f"{project.folder}: {counted(len(examples), 'question')}, split by document (seed {project.seed}):"
+    by = "cluster, since all hangs together by documents" if _documents_shared(splits) else "document"
+    yield f"{project.folder}: {counted(len(examples), 'question')}, split by {by} (seed {project.seed}):"
     yield from _sizes(splits)
+    yield from _too_few(splits)
     primary, why = primary_of(examples)
     yield f"primary scorer: {primary}. {why}"
     if primary != "exact":
@@ -249,6 +251,24 @@ def _sizes(splits: Mapping[str, Sequence[Example]]) -> Iterator[str]:
         f"  test   {_counted(test)}, locked, to confirm the choice once: {100 * detectable(test, 1):.0f} points in one "
         f"(power 80 %, where two ways disagree on {DISAGREE:.0%} of the questions)"
     )
+
+
+def _documents_shared(splits: Mapping[str, Sequence[Example]]) -> bool:
+    """Whether a document is on two sides."""
+    sides = [{document_of(mark) for one in rows for mark in one.evidence} for rows in splits.values()]
+    return len(set().union(*sides)) < sum(map(len, sides))
+
+
+def _too_few(splits: Mapping[str, Sequence[Example]]) -> Iterator[str]:
+    """Where no gain whatever could come out clear. Unanswerable questions are not counted: they are no one's gain."""
+    for name, comparisons in (("dev", COMPARED), ("test", 1)):
+        told = {one.cluster for one in splits[name] if not one.meta.get("unanswerable")}
+        if len(told) < (needed := fewest_clusters(comparisons)):
+            yield (
+                f"Warning: the answers of {name} lie in {counted(len(told), 'cluster')}, and {needed} must differ "
+                f"before any gain is clear in {counted(comparisons, 'comparison')}. Ask about more documents, or, if "
+                "questions share less than a document, name it in a column `cluster` (a page, a chapter)."
+            )
 
 
 def _counted(examples: Sequence[Example]) -> str:

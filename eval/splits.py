@@ -1,12 +1,14 @@
 """Train, dev and a test that stays locked: nothing of one may give away the other, and each should be able to show
 something.
 
-Questions that share a document, a `meta.cluster` or their words stay together. Where a question has a cluster its
-documents do not count, as in `Example.cluster`. The same seed makes the same splits. Knows nothing of files.
+Questions that share a document, a `meta.cluster` or their words stay together; where so much hangs together by
+documents that nothing can be split, clusters that were named count instead. The same seed makes the same splits. Knows
+nothing of files.
 """
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -16,32 +18,38 @@ from eval.task import Example
 from eval.wording import counted
 from retrieval.files import FileError
 from retrieval.power import design_effect, smallest_difference
+from retrieval.stats import ALPHA
 from train.overlap import Text, overlaps
 
 SHARES: Final[Mapping[str, float]] = {"train": 0.4, "dev": 0.3, "test": 0.3}
 """Dev chooses and test confirms, so both must be able to show a difference; what is left is learnt from."""
+Labels = Callable[[Example], frozenset[str]]
+"""What an example shares with others."""
 DISAGREE: Final = 0.2
 """The share of questions on which two ways are taken to disagree, before anything was asked."""
 
 
 def split(examples: Sequence[Example], seed: int = 0) -> dict[str, tuple[Example, ...]]:
     """The examples of each split, in their order. FileError when too much hangs together for that."""
-    groups = together(examples)
-    Random(f"split-{seed}").shuffle(groups)
-    groups.sort(key=len, reverse=True)  # the largest first, while there is still room to make up for it
-    room = {name: share * len(examples) for name, share in SHARES.items()}
-    side: dict[str, str] = {}
-    for group in groups:
-        name = max(room, key=lambda one: room[one])
-        room[name] -= len(group)
-        side |= dict.fromkeys(group, name)
-    made = {name: tuple(one for one in examples if side[one.id] == name) for name in SHARES}
-    if any(len(made[name]) < share * len(examples) / 2 for name, share in SHARES.items()):
-        raise FileError(_unsplittable(examples, groups))
-    return made
+    for labels in (by_document, by_cluster):
+        groups = together(examples, labels)
+        made = _dealt(examples, groups, seed)
+        if all(len(made[name]) >= share * len(examples) / 2 for name, share in SHARES.items()):
+            return made
+    raise FileError(_unsplittable(examples, groups))
 
 
-def together(examples: Sequence[Example]) -> list[list[str]]:
+def by_document(example: Example) -> frozenset[str]:
+    """What it shares its luck with, and besides all of its documents: half of its answer may stand in each."""
+    return by_cluster(example) | {f"document {document_of(mark)}" for mark in example.evidence}
+
+
+def by_cluster(example: Example) -> frozenset[str]:
+    """What it shares its luck with: the cluster that it names, or else its document."""
+    return frozenset({example.cluster})
+
+
+def together(examples: Sequence[Example], labels: Labels) -> list[list[str]]:
     """The ids, in groups that share something, directly or by way of others."""
     leader = {one.id: one.id for one in examples}
 
@@ -50,12 +58,23 @@ def together(examples: Sequence[Example]) -> list[list[str]]:
             item = leader[item] = leader[leader[item]]
         return item
 
-    for one, other in _links(examples):
+    for one, other in _links(examples, labels):
         leader[lead(other)] = lead(one)
     groups = defaultdict[str, list[str]](list)
     for one in leader:
         groups[lead(one)].append(one)
     return list(groups.values())
+
+
+def fewest_clusters(comparisons: int) -> int:
+    """How many clusters must differ, all in one direction, before any gain can come out clear in so many comparisons.
+
+    P-values flip whole clusters, so k of them give none below 2 / 2^k, and Holm's first step multiplies that.
+
+    >>> fewest_clusters(1), fewest_clusters(11)
+    (6, 9)
+    """
+    return math.floor(1 + math.log2(comparisons / ALPHA)) + 1
 
 
 def detectable(examples: Sequence[Example], comparisons: int) -> float:
@@ -67,31 +86,36 @@ def detectable(examples: Sequence[Example], comparisons: int) -> float:
     return smallest_difference(len(examples), DISAGREE * design_effect(sizes, ALIKE), comparisons)
 
 
-def _links(examples: Sequence[Example]) -> Iterator[tuple[str, str]]:
+def _dealt(examples: Sequence[Example], groups: list[list[str]], seed: int) -> dict[str, tuple[Example, ...]]:
+    """Each group to the split that lacks most, the largest first, while there is still room to make up for it."""
+    shuffled = Random(f"split-{seed}").sample(groups, len(groups))
+    room = {name: share * len(examples) for name, share in SHARES.items()}
+    side: dict[str, str] = {}
+    for group in sorted(shuffled, key=len, reverse=True):
+        name = max(room, key=lambda one: room[one])
+        room[name] -= len(group)
+        side |= dict.fromkeys(group, name)
+    return {name: tuple(one for one in examples if side[one.id] == name) for name in SHARES}
+
+
+def _links(examples: Sequence[Example], labels: Labels) -> Iterator[tuple[str, str]]:
     first: dict[str, str] = {}
     for one in examples:
-        for label in _labels(one):
+        for label in labels(one):
             yield first.setdefault(label, one.id), one.id
     texts = [Text(where=one.id, question=one.question, db_id=str(one.meta.get("db_id") or "")) for one in examples]
     yield from ((same.train.where, same.test.where) for same in overlaps(texts, texts) if same.is_leak)
 
 
-def _labels(example: Example) -> set[str]:
-    """What it shares its luck with, and besides all of its documents: half of its answer may stand in each."""
-    if "cluster" in example.meta:
-        return {example.cluster}
-    return {example.cluster, *(f"document {document_of(mark)}" for mark in example.evidence)}
-
-
 def _unsplittable(examples: Sequence[Example], groups: Sequence[Sequence[str]]) -> str:
-    largest = set(groups[0])
+    largest = max(groups, key=len)
     what = f"{counted(len(examples), 'question')} in {counted(len(groups), 'group')} cannot be split in three"
     if len(largest) == 1:
         return f"{what}: ask more questions, a hundred or more to see anything"
-    labels = sorted({label for one in examples if one.id in largest for label in _labels(one)})
+    labels = sorted({label for one in examples if one.id in largest for label in by_cluster(one)})
     shown = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
     return (
         f"{what}: {len(largest)} of them hang together ({shown}), and no document may be on two sides. Ask about more "
-        "documents, or name what questions really share (a chapter, a product) in a column `cluster`, which then "
-        "counts instead of their documents."
+        "documents, or name what questions really share (a chapter, a product) in a column `cluster`, which "
+        "counts where documents cannot."
     )

@@ -39,7 +39,7 @@ def write_files(folder: Path, seed: int) -> None:
         places |= {page.id: (name, str(place)) for place, page in enumerate(pages, start=1)}
     with (folder / "questions.csv").open("w", encoding="utf-8", newline="") as file:
         sheet = csv.writer(file)
-        sheet.writerow(("question", "answer", "evidence", "page", "unanswerable", "slice"))
+        sheet.writerow(("question", "answer", "evidence", "page", "cluster", "unanswerable", "slice"))
         sheet.writerows(_rows(world, random, places))
 
 
@@ -92,7 +92,9 @@ def _rows(world: World, random: Random, places: dict[str, tuple[str, str]]) -> I
 
 def _row(one: Question, places: dict[str, tuple[str, str]]) -> tuple[str, ...]:
     document, page = places[one.evidence[0]] if one.evidence else ("", "")
-    return one.text, one.answer, document, page, "" if one.answer else "yes", one.slice
+    # Each page is an entry of its own: with the PDF as the cluster, the few of a split could show no gain whatever.
+    cluster = f"{document} p{page}" if document else ""
+    return one.text, one.answer, document, page, cluster, "" if one.answer else "yes", one.slice
 
 
 def main() -> int:

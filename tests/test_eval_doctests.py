@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 MODULES = """
-calibration calls gold init judge_findings judge_metrics judge_model pairwise questions scorers task wording
+calibration calls gold init judge_findings judge_metrics judge_model pairwise questions scorers splits task wording
 """
 
 

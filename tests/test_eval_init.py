@@ -14,12 +14,13 @@ from eval.grid import load_grid
 from eval.init import COMPARED
 from eval.plan import Earlier, plan
 from eval.questions import read_questions
-from eval.splits import detectable, together
+from eval.splits import by_cluster, by_document, detectable, fewest_clusters, together
 from eval.suggest import suggest
 from eval.task import Example, read_examples
 from retrieval.documents import read_documents
 from retrieval.files import FileError
 from retrieval.passage import Document, Hit
+from retrieval.stats import paired
 from scripts.make_sft import load as load_sft
 from scripts.newcomer import MODEL, QUESTIONS, write_files
 from scripts.targets import TARGETS
@@ -130,9 +131,10 @@ def test_what_shares_two_documents_a_cluster_or_its_words_stays_together() -> No
         ask("h", "What is the number of thing 7 called 7919?", "nine"),
     ]
 
-    groups = {frozenset(group) for group in together(tied)}
+    strict, loose = ({frozenset(group) for group in together(tied, labels)} for labels in (by_document, by_cluster))
 
-    assert groups == {frozenset("abc"), frozenset("de"), frozenset("fg"), frozenset("h")}
+    assert strict == {frozenset("abc"), frozenset("deh"), frozenset("fg")}
+    assert loose == {frozenset("ab"), frozenset("c"), frozenset("de"), frozenset("fg"), frozenset("h")}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,9 @@ def test_an_answer_is_learnt_where_its_evidence_is_shown(mark: str, start: int, 
     assert learnt["content"] == said
 
 
-def test_questions_on_one_document_are_refused_until_a_cluster_says_what_they_share(here: Path) -> None:
+def test_questions_on_one_document_are_refused_until_a_cluster_says_what_they_share(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [f"Who keeps entry 0-{i}?,word0{i},d0.txt" for i in range(5)]
     sheet(*rows)
     assert init() == 1
@@ -163,6 +167,38 @@ def test_questions_on_one_document_are_refused_until_a_cluster_says_what_they_sh
     sheet(*(f"{row},{i}" for i, row in enumerate(rows)), header="question,answer,evidence,cluster")
 
     assert init() == 0
+    assert "split by cluster, since all hangs together by documents" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 11, 47])
+def test_with_fewer_clusters_no_gain_whatever_is_clear(comparisons: int) -> None:
+    """The rule is that of the statistics: every cluster won, over the same number of comparisons."""
+
+    def p(clusters: int) -> float:
+        labels = [f"c{n}" for n in range(clusters) for _ in range(3)]
+        return min(1.0, comparisons * paired([1.0] * len(labels), [0.0] * len(labels), labels).p)
+
+    needed = fewest_clusters(comparisons)
+
+    assert p(needed) < 0.05 <= p(needed - 1)
+
+
+def test_too_few_documents_are_warned_of_and_clusters_within_them_help(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thirty()
+    init()
+    assert "the answers of dev lie in 2 clusters, and 9 must differ" in capsys.readouterr().out
+
+    rows = (f"Who keeps entry {n}-{i}?,word{n}{i},d{n}.txt,{n}-{i}" for n in range(6) for i in range(5))
+    sheet(*rows, header="question,answer,evidence,cluster")
+    init(folder="finer")
+
+    said = capsys.readouterr().out
+    assert "split by document" in said
+    assert "Warning: the answers" not in said
+    sides = [{document_of(one.evidence[0]) for one in rows_} for rows_ in examples_of(Path("finer")).values()]
+    assert len(set().union(*sides)) == sum(map(len, sides)), "finer clusters do not put a document on two sides"
 
 
 def test_all_that_is_wrong_with_a_file_is_said_at_once_with_its_line(here: Path) -> None:
@@ -284,7 +320,7 @@ def test_long_answers_are_not_ranked_by_exact_match(here: Path, capsys: pytest.C
     init()
 
     assert yaml.safe_load(Path("mine/task.yaml").read_text())["primary"] == "f1"
-    warning = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning"))
+    warning = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning: exact"))
     assert all(name in warning for name in ("exact match is unsuitable", "f1", "contains", "rouge", "judge"))
 
 
