@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
@@ -25,7 +25,7 @@ from eval.gold import is_oracle
 from eval.grid import Grid, GridSettings
 from eval.keys import Keys, keys_of
 from eval.record import Failure, Record, RunError, read_failures, read_records, row_of
-from eval.scorers import build
+from eval.scorers import build, signatures
 from eval.task import Example, TaskSettings, read_examples
 from retrieval.files import STRICT, plain, read_yaml, write_atomically, write_jsonl
 from retrieval.files import locked as held_alone
@@ -46,6 +46,8 @@ class RunConfig:
     stack: dict[str, Any]
     versions: dict[str, str]
     keys: Keys
+    signatures: dict[str, str] = field(default_factory=dict)
+    """Of scores that a library or the user's own code computes: with which settings, in which version."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -158,7 +160,7 @@ def _set_aside(folder: Path, stale: list[Record]) -> list[str]:
 
 
 def _rescored(grid: Grid, records: list[Record]) -> list[Record]:
-    scorers = build(grid.task.settings.scorers)
+    scorers = build(grid.task.settings.scorers, grid.task.settings.primary, grid.task.examples)
     examples = {one.id: one for one in grid.task.examples}
 
     def again(record: Record) -> dict[str, float]:
@@ -178,6 +180,7 @@ def _config(grid: Grid, keys: Keys, folder: Path) -> str:
         "stack": {key: value for key, value in asdict(stack).items() if key != "file"},
         "versions": dict(_versions()),
         "keys": asdict(keys),
+        "signatures": signatures(grid.task.settings.scorers, grid.task.examples),
     }
 
     def relative(path: Path) -> str:

@@ -12,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
+from eval.example import Example
+from eval.figures import figures
 from eval.folder import Results
 from eval.gold import is_oracle
+from eval.kinds import FORMS
 from eval.record import Record
 from retrieval.stats import Difference, Estimate, holm, mean, paired, per, quantile, tied
 from serve.combination import Combination
@@ -60,7 +63,7 @@ class Row:
     tied: bool | None = None
     """Whether it cannot be told from the highest score; None for those that could not be chosen."""
     others: Mapping[str, float]
-    """Means of the other scorers, one column each."""
+    """Means of the other scorers, and figures that are no means, one column each."""
 
     @property
     def tokens(self) -> float:
@@ -191,13 +194,19 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
             name: _mean([record.scores[name] for record in records])
             for name in results.config.task.scorers
             if name != results.config.task.primary
-        },
+        }
+        | figures(results.config.task.scorers, _answers(results, cell)),
     )
+
+
+def _answers(results: Results, cell: Combination) -> list[tuple[Example, Record]]:
+    found = results.records[cell]
+    return [(one, found[one.id]) for one in results.examples if one.id in found]
 
 
 def _format_failures(results: Results, records: Sequence[Record]) -> int:
     """Replies that miss the format the task asks for; none when it asks for none."""
-    names = [name for name, scorer in results.config.task.scorers.items() if scorer.kind == "json_format"]
+    names = [name for name, scorer in results.config.task.scorers.items() if scorer.kind in FORMS]
     return sum(any(not record.scores[name] for name in names) for record in records)
 
 

@@ -4,24 +4,31 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as at_most
 from hypothesis import strategies as st
 
-from eval.scorers import SCORERS, build, exact, f1
+from eval.kinds import LOOSE_ALONE, USES, Kind
+from eval.scorers import build
 from eval.task import Example, ScorerSettings
+from eval.words import exact, f1
 from serve.chat import Message
 from serve.strategies import shown_in, user_turn
 
 EXAMPLE = Example(id="q", question="Who?", answers=("Odo Merrun", "Merrun"))
 STRICT = ScorerSettings(kind="exact", json="answer")
 LOOSE = ScorerSettings(kind="exact", json="answer", loose=True)
+NO_COMMA = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 FORMAT = ScorerSettings(kind="json_format", keys=("answer", "source"))
 
 
 def score(settings: ScorerSettings, text: str, example: Example = EXAMPLE, shown: Sequence[str] = ()) -> float:
-    return build({"it": settings})["it"](example, text, shown)
+    return build({"it": settings}, "it", ())["it"](example, text, shown)
 
 
 # SQuAD's evaluate-v2.0.py, as published.
@@ -129,29 +136,81 @@ def test_what_a_prompt_shows_is_what_was_put_into_it(passages: list[tuple[str, s
     assert shown_in(prompt) == tuple(f"{title}\n{text}" for title, text in passages)
 
 
-def test_whatever_a_model_writes_gets_a_score_between_0_and_1() -> None:
-    @given(st.text(alphabet='{}[]":,\\ a0\n', max_size=40))
-    def every_scorer(text: str) -> None:
-        for kind in SCORERS:
-            keys = ("answer",) if kind == "json_format" else ()
-            assert 0 <= score(ScorerSettings(kind=kind, keys=keys), text) <= 1  # type: ignore[arg-type]
-            assert 0 <= score(ScorerSettings(kind=kind, keys=keys), text, shown=SHOWN) <= 1  # type: ignore[arg-type]
-        assert 0 <= score(LOOSE, text) <= 1
+def every_kind(own: Path, **more: Any) -> dict[str, ScorerSettings]:
+    """One scorer of each kind, with no more than it needs; `more` goes to those that use it."""
+    own.write_text("def score(example, text, shown):\n    return len(text) % 2\n")
+    needed: dict[str, dict[str, Any]] = {
+        "json_format": {"keys": ("answer",)},
+        "json_fields": {"fields": ("answer",)},
+        "json_schema": {"schema": {"type": "object", "required": ["answer"]}},
+        "python": {"path": Path(f"{own}:score")},
+    }
+    return {kind: ScorerSettings(kind=kind, **needed.get(kind, {}), **_used(kind, more)) for kind in USES}
+
+
+def _used(kind: Kind, settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in USES[kind]}
+
+
+EVERY_EXAMPLE = (
+    Example(
+        id="q",
+        question="Who?",
+        answers=('{"answer": 7}', "a 0", "7"),
+        meta={"instruction_id_list": ["punctuation:no_comma", "startend:quotation"], "kwargs": [{}, {}]},
+    ),
+    Example(id="u", question="What?", answers=("0",), meta=NO_COMMA | {"unanswerable": True}),
+)
+
+
+@pytest.mark.parametrize("more", [{}, {"json": "answer"}, {"json": "answer", "loose": True}])
+def test_whatever_a_model_writes_gets_a_score_between_0_and_1(more: dict[str, Any], tmp_path: Path) -> None:
+    judges = build(every_kind(tmp_path / "own.py", **more), "exact", EVERY_EXAMPLE)
+
+    @given(st.text(alphabet='{}[]":,\\ a07S#*\n', max_size=40), st.sampled_from(EVERY_EXAMPLE))
+    @at_most(max_examples=60)
+    def every_scorer(text: str, example: Example) -> None:
+        for judge in judges.values():
+            assert 0 <= judge(example, text, ()) <= 1
+            assert 0 <= judge(example, text, SHOWN) <= 1
 
     every_scorer()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in USES if "loose" in USES[kind]])
+def test_the_loose_form_takes_whatever_the_strict_one_takes(kind: Kind, tmp_path: Path) -> None:
+    named = {} if kind in LOOSE_ALONE else {"json": "answer"}
+    strict = every_kind(tmp_path / "own.py", **named)[kind]
+    judges = build({"strict": strict, "loose": replace(strict, loose=True)}, "strict", EVERY_EXAMPLE)
+    parts = ['{"answer": "', '"}', "7", "a", "0", " ", "\n", ",", '"', "*", "#### "]
+
+    @given(st.lists(st.sampled_from(parts), max_size=8).map("".join), st.sampled_from(EVERY_EXAMPLE))
+    def both(text: str, example: Example) -> None:
+        assert judges["strict"](example, text, ()) <= judges["loose"](example, text, ())
+
+    both()
 
 
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
         ({"kind": "exact", "loose": True}, "name the field with `json`"),
-        ({"kind": "context_used", "json": "answer", "loose": True}, "remove `loose`"),
-        ({"kind": "exact", "keys": ("a",)}, "belongs to kind json_format"),
-        ({"kind": "json_format"}, "belongs to kind json_format"),
-        ({"kind": "json_format", "keys": ("a",), "json": "a"}, "remove `json`"),
-        ({"kind": "valid_call", "json": "a"}, "remove `json`"),
+        ({"kind": "context_used", "json": "answer", "loose": True}, "context_used does not use `loose`; remove it"),
+        ({"kind": "exact", "keys": ("a",)}, "exact does not use `keys`; remove it"),
+        ({"kind": "json_format"}, "json_format needs `keys`"),
+        ({"kind": "json_format", "keys": ("a",), "json": "a"}, "does not use `json`"),
+        ({"kind": "valid_call", "json": "a"}, "does not use `json`"),
+        ({"kind": "exact", "tolerance": 0.1}, "does not use `tolerance`"),
+        ({"kind": "json_fields"}, "needs `fields`"),
+        ({"kind": "json_schema"}, "needs `schema`"),
+        ({"kind": "python"}, "needs `path`"),
+        ({"kind": "python", "path": Path("mine.py")}, "FILE:NAME"),
     ],
 )
 def test_a_setting_that_would_be_ignored_is_refused(settings: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         ScorerSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_every_setting_is_used_by_some_kind() -> None:
+    assert {one.name for one in fields(ScorerSettings)} - {"kind"} == set().union(*USES.values())
