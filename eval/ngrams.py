@@ -57,7 +57,7 @@ def gleu(settings: ScorerSettings) -> Scorer:
 
 
 def corpus_bleu(said: Sequence[str], golds: Sequence[Sequence[str]]) -> float:
-    """BLEU as papers report it."""
+    """BLEU as papers report it; 0 where all replies together have no 4-gram, as answers of a few words."""
     from sacrebleu.metrics import BLEU
 
     return _share(BLEU().corpus_score(said, _streams(golds)).score)

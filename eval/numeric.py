@@ -53,7 +53,7 @@ def numeric(settings: ScorerSettings) -> Scorer:
     no number, such as the "unknown" of an unanswerable question, is compared as words.
     """
     said, find = reading(settings), last_number if settings.loose else number
-    tolerance = Fraction(settings.tolerance)
+    tolerance = Fraction(str(settings.tolerance))  # a tenth as it is written, not as a float has it
 
     def right(reply: str, gold: str) -> float:
         wanted = gold_number(gold)

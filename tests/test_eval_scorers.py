@@ -126,6 +126,60 @@ def test_the_whole_reply_is_the_value_where_no_field_is_named() -> None:
     assert score(ScorerSettings(kind="context_used"), "Odo Merrun. [S3]", shown=SHOWN) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize(
+    ("text", "precision", "recall"),
+    [
+        ("Odo Merrun [S1].", 1, 1),
+        ("Odo Merrun [S1][S3].", 1, 1),  # either would do
+        ("Odo Merrun [S1][S2].", 0.5, 1),
+        ("Odo Merrun [S1][S9].", 0.5, 1),  # there is no ninth
+        ("They bark [S2].", 0, 0),
+        ("Someone else [S3].", 1, 1),  # a wrong answer with a good source: citations are scored apart
+        ('{"answer": "Odo Merrun", "sources": [1, 2, 3]}', 2 / 3, 1),
+        ("Odo Merrun.", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_a_citation_is_good_when_the_gold_answer_stands_in_the_passage(
+    text: str, precision: float, recall: float
+) -> None:
+    assert score(ScorerSettings(kind="cites_precision"), text, shown=SHOWN) == pytest.approx(precision)
+    assert score(ScorerSettings(kind="cites_recall"), text, shown=SHOWN) == recall
+
+
+def test_where_no_document_has_the_answer_nothing_should_be_cited() -> None:
+    nowhere = Example(id="u", question="?", answers=("unknown",), meta={"unanswerable": True})
+
+    for kind in ("cites_precision", "cites_recall"):
+        settings = ScorerSettings(kind=kind)  # type: ignore[arg-type]
+        assert score(settings, "unknown", nowhere, SHOWN) == 1
+        assert score(settings, "Odo [S1]", nowhere, SHOWN) == 0
+
+
+def test_an_abstention_is_what_would_be_right_where_there_is_no_answer() -> None:
+    nowhere = replace(EXAMPLE, id="u", answers=("unknown", "not in the documents"), meta={"unanswerable": True})
+    asked = {"right": STRICT, "abstains": ScorerSettings(kind="abstains")}
+    decides = build(asked, "right", (EXAMPLE, nowhere))["abstains"]
+
+    for said in (
+        '{"answer": "unknown"}',
+        '{"answer": "Not in the documents."}',
+        'Well: {"answer": "unknown"}',
+        "unknown",
+    ):
+        assert (decides(nowhere, said, ()), decides(EXAMPLE, said, ())) == (1, 0)
+    for said in ('{"answer": "Odo"}', '{"answer": "the keeper is unknown"}', ""):
+        assert (decides(nowhere, said, ()), decides(EXAMPLE, said, ())) == (0, 1)
+
+
+def test_a_primary_without_gold_answers_leaves_abstention_to_words() -> None:
+    nowhere = replace(EXAMPLE, answers=("unknown",), meta={"unanswerable": True})
+    asked = {"right": ScorerSettings(kind="regex", pattern=".+"), "abstains": ScorerSettings(kind="abstains")}
+    decides = build(asked, "right", (nowhere,))["abstains"]
+
+    assert (decides(nowhere, "Unknown.", ()), decides(nowhere, "Odo", ())) == (1, 0)
+
+
 texts = st.text(alphabet="ab\n [S1]", min_size=1).map(lambda text: text.replace("[S", "[").strip() or "x")
 
 
