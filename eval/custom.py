@@ -62,5 +62,6 @@ def _function(file: Path, name: str) -> Callable[[Example, str, Sequence[str]], 
 
 def _broken(file: Path, name: str, example: Example, what: str) -> RunError:
     return RunError(
-        f"{file}: {name} {what} for example {example.id!r}. Correct it and run the same command; answers are kept."
+        f"{file}: {name} {what} for example {example.id!r}. Correct it and run the same command; every answer before "
+        "this one is kept."
     )

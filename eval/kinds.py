@@ -132,6 +132,12 @@ class ScorerSettings:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
+    def __str__(self) -> str:
+        """As a task would say it. Where one's own code lies says nothing: its content is among the signatures."""
+        said = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "path"}
+        default = {one.name: one.default for one in fields(self)}
+        return ", ".join(f"{name}: {value}" for name, value in said.items() if value != default[name])
+
     def __post_init__(self) -> None:
         for one in fields(self)[1:]:
             if getattr(self, one.name) != one.default and one.name not in USES[self.kind]:

@@ -5,14 +5,12 @@ Pure; knows nothing of replies, fields or examples.
 
 import string
 from collections import Counter
-from functools import lru_cache
 from typing import Final
 
 NORMALISATION: Final = "squad-1.1+1"
 """Version of `normalise`, kept with every run. `+1`: a text of articles only, such as the option "A", keeps them."""
 
 
-@lru_cache(maxsize=4096)  # the same few gold answers are compared with every reply
 def normalise(text: str) -> str:
     """SQuAD 1.1: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016, evaluate-v1.1.py).
 

@@ -102,6 +102,11 @@ def test_equality_is_jsons(one: Any, other: Any) -> None:
     assert same(one, other) == (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
 
 
+@given(st.permutations(list(json.loads(GOLD).items())))
+def test_the_order_of_an_objects_keys_does_not_count(pairs: list[tuple[str, Any]]) -> None:
+    assert score(json.dumps(dict(pairs)), GOLD, kind="json_fields", fields=FIELDS) == 1
+
+
 def test_a_gold_answer_that_has_not_the_fields_is_refused() -> None:
     settings = ScorerSettings(kind="json_fields", fields=("a.b",))
     examples = [Example(id="q", question="?", answers=(said,)) for said in ('{"a": {"b": 1}}', '{"a": 1}', "Odo")]

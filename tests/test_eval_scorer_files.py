@@ -219,3 +219,19 @@ def test_the_keys_of_scores_know_content_and_not_places(tmp_path: Path) -> None:
     keys.add(keys_of(load_grid(tmp_path / "there" / "grid.yaml")).scoring)
 
     assert len(keys) == 2
+
+
+def test_two_runs_are_compared_when_the_code_that_ranks_is_the_same_wherever_it_lies(
+    stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"own": {"kind": "python", "path": "mine.py:score"}}
+    runs = [tmp_path / "one" / "out", tmp_path / "deep" / "two" / "out", tmp_path / "other" / "out"]
+    for out, code in zip(runs, (OWN, OWN, OWN + "# edited\n"), strict=True):
+        grid = world(out.parent, stub.url, own, "own")
+        (out.parent / "mine.py").write_text(code)
+        assert main(["run", str(grid), "--out", str(out)]) == 0
+
+    assert main(["compare", str(runs[0]), str(runs[1])]) == 0
+    assert main(["compare", str(runs[0]), str(runs[2])]) == 1
+
+    assert "'own' is not the same scorer in both runs (kind: python score|sha256:" in capsys.readouterr().err

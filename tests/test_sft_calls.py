@@ -244,3 +244,10 @@ def test_all_of_mtop_says_the_same_as_calls() -> None:
         rows, inexpressible = read_rows(DATA / f"{name}.json", name)
         assert (len(rows), inexpressible) == (expected, [])
         assert [row.id for row in rows if tree(form_of(row.call)) != tree(row.form)] == []
+
+
+def test_an_example_without_gold_answers_teaches_only_what_a_teacher_says() -> None:
+    example = Example(id="q", question="?", answers=())
+
+    assert "nothing to teach" in str(misfit(example, "plain"))
+    assert misfit(example, "teacher") is None
