@@ -135,5 +135,11 @@ def test_the_gold_answer_itself_has_all_and_nothing_has_nothing(kind: str) -> No
     assert judge(example, "owls hoot", ()) < 0.2
 
 
+def test_a_short_reply_is_not_asked_for_words_that_the_gold_answer_has_not() -> None:
+    judge = build(one("bleu"), "bleu", ())["bleu"]
+
+    assert judge(Example(id="q", question="?", answers=("red fox",)), "red fox", ()) == pytest.approx(1)
+
+
 def test_no_answers_at_all_have_no_figure() -> None:
     assert math.isnan(figure("bleu", (), ())["bleu_corpus"])

@@ -119,7 +119,8 @@ def test_a_gold_answer_that_has_not_the_fields_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "strict", "loose"), [("QN-1033", 1, 1), (" QN-1033\n", 1, 1), ("It is QN-1033.", 0, 1), ("qn-1033", 0, 0)]
+    ("text", "strict", "loose"),
+    [("QN-1033", 1, 1), (" QN-1033\n", 1, 1), ("It is QN-1033.", 0, 1), ("QN-1033, I think", 0, 1), ("qn-1033", 0, 0)],
 )
 def test_a_pattern_matches_all_of_a_reply_or_some_of_it(text: str, strict: float, loose: float) -> None:
     for gold, pattern in (("QN-\\d{4}", None), ("anything", "QN-\\d{4}")):

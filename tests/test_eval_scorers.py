@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as at_most
 from hypothesis import strategies as st
 
-from eval.kinds import LOOSE_ALONE, USES, Kind
+from eval.kinds import LOOSE_ALONE, USES, Kind, loosely
 from eval.scorers import build
 from eval.task import Example, ScorerSettings
 from eval.words import exact, f1
@@ -264,6 +264,16 @@ def test_the_loose_form_takes_whatever_the_strict_one_takes(kind: Kind, tmp_path
 def test_a_setting_that_would_be_ignored_is_refused(settings: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         ScorerSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_only_what_judges_the_answer_can_find_it_loosely_right() -> None:
+    kept = ScorerSettings(kind="instructions", loose=True)
+    part = ScorerSettings(kind="contains", json="answer", loose=True)
+
+    assert loosely({"it": STRICT, "kept": kept}, "it") == (STRICT, LOOSE)
+    assert loosely({"it": STRICT, "part": part}, "it") == (STRICT, part)
+    assert loosely({"it": ScorerSettings(kind="instructions"), "kept": kept}, "it")[1:] == (kept,)
+    assert loosely({"it": ScorerSettings(kind="exact")}, "it") == (ScorerSettings(kind="exact"),)
 
 
 def test_every_setting_is_used_by_some_kind() -> None:
