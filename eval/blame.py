@@ -17,9 +17,11 @@ from eval.calls import calls_of
 from eval.evidence import in_prompt
 from eval.folder import Results, planned
 from eval.gold import is_oracle
+from eval.kinds import loosely
+from eval.reading import first_object, loose_field
 from eval.record import Record
-from eval.scorers import build, loose_field
-from eval.task import Example, ScorerSettings, TaskSettings
+from eval.scorers import abstention, build
+from eval.task import Example, TaskSettings
 from eval.wording import counted
 from serve.combination import GOLD, NONE, Combination
 from serve.strategies import shown_in
@@ -233,33 +235,30 @@ class _Judge:
     """The task's scorers, looked through loosely."""
 
     def __init__(self, task: TaskSettings, examples: tuple[Example, ...]) -> None:
-        self._primary = task.scorers[task.primary]
-        self._scorers = tuple(build(_loose(task)).values())
-        self._refusals = tuple(
-            dict.fromkeys(said for one in examples if one.meta.get("unanswerable") for said in one.answers)
-        )
+        self._name, self._primary = task.primary, task.scorers[task.primary]
+        # The primary's own scores stand in the records, and the user's own code is not run to look at a run.
+        _, *looser = loosely(task.scorers, task.primary)
+        ways = {str(n): one for n, one in enumerate(looser) if one.kind != "python"}
+        self._scorers = tuple(build(ways, "", ()).values()) if ways else ()
+        self._abstains = abstention(task.scorers, task.primary, examples)
 
     def loosely_right(self, example: Example, record: Record) -> bool:
+        if record.scores[self._name] == 1:
+            return True
         shown = shown_in(record.prompt)
         return any(score(example, record.text, shown) == 1 for score in self._scorers)
 
     def abstained(self, example: Example, record: Record) -> bool:
         """Whether it is what the test set takes for an answer where there is none."""
-        return bool(self._refusals) and self.loosely_right(replace(example, answers=self._refusals), record)
+        return self._abstains(example, record.text, shown_in(record.prompt))
 
     def readable(self, record: Record) -> bool:
         if self._primary.kind in ("tool_call", "arguments"):
             return calls_of(record.text) is not None
+        if self._primary.kind == "json_fields":
+            return first_object(record.text) is not None
         said = loose_field(record.text, self._primary.json) if self._primary.json else record.text
         return bool(said and said.strip())
-
-
-def _loose(task: TaskSettings) -> dict[str, ScorerSettings]:
-    """The primary scorer, and the same where the form was missed; whatever the task itself calls loose."""
-    primary = task.scorers[task.primary]
-    loosened = {"": replace(primary, loose=True)} if primary.json and primary.kind != "context_used" else {}
-    declared = {name: scorer for name, scorer in task.scorers.items() if scorer.loose}
-    return {task.primary: primary, **(declared or loosened)}
 
 
 def _able(right: Mapping[str, bool]) -> bool:

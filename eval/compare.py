@@ -6,6 +6,7 @@ Knows nothing of files or gates, or of what was changed between the runs.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -129,6 +130,13 @@ def conclusion(compared: Compared) -> str:
     return f"{on}, of {counted(len(compared.changes), 'combination')}, {listed(parts)}{others}."
 
 
+def _ranked_by(results: Results) -> str:
+    """The primary scorer as the task says it, and what computes it; the number of gold answers is the questions'."""
+    task, signed = results.config.task, results.config.signatures
+    computed = re.sub(r"nrefs:[^|]*\|", "", signed.get(task.primary, ""))
+    return " ".join(filter(None, (str(task.scorers[task.primary]), computed)))
+
+
 def _common(before: Results, after: Results) -> frozenset[str]:
     """The ids of the questions that both have; RunError when they, or what is right, are not the same."""
     task, other = before.config.task, after.config.task
@@ -137,10 +145,10 @@ def _common(before: Results, after: Results) -> frozenset[str]:
             f"The first run is ranked by {task.primary!r}, the second by {other.primary!r}: their scores cannot be "
             "compared. Give both tasks the same `primary` and run again; nothing is asked twice."
         )
-    if task.scorers[task.primary] != other.scorers[other.primary]:
+    if _ranked_by(before) != _ranked_by(after):
         raise RunError(
-            f"{task.primary!r} is not the same scorer in both runs ({task.scorers[task.primary]}; "
-            f"{other.scorers[other.primary]}). Make it the same in both tasks and run again; nothing is asked twice."
+            f"{task.primary!r} is not the same scorer in both runs ({_ranked_by(before)}; {_ranked_by(after)}). "
+            "Make it the same in both tasks and run again; nothing is asked twice."
         )
     first, second = ({one.id: one for one in results.examples} for results in (before, after))
     common = [item for item in first if item in second]

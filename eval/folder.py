@@ -26,7 +26,7 @@ from eval.grid import Grid, GridSettings
 from eval.keys import Keys, keys_of
 from eval.record import Failure, Record, RunError, read_failures, read_records, row_of
 from eval.repeats import averaged
-from eval.scorers import build
+from eval.scorers import build, signatures
 from eval.screening import Race, Screening, by_lot, screen
 from eval.task import Example, TaskSettings, read_examples
 from retrieval.files import STRICT, plain, read_yaml, write_atomically, write_jsonl
@@ -48,6 +48,8 @@ class RunConfig:
     stack: dict[str, Any]
     versions: dict[str, str]
     keys: Keys
+    signatures: dict[str, str] = field(default_factory=dict)
+    """Of scores that a library or the user's own code computes: with which settings, in which version."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -228,7 +230,7 @@ def _set_aside(folder: Path, stale: list[Record]) -> list[str]:
 
 
 def _rescored(grid: Grid, records: list[Record]) -> list[Record]:
-    scorers = build(grid.task.settings.scorers)
+    scorers = build(grid.task.settings.scorers, grid.task.settings.primary, grid.task.examples)
     examples = {one.id: one for one in grid.task.examples}
 
     def again(record: Record) -> dict[str, float]:
@@ -248,6 +250,7 @@ def _config(grid: Grid, keys: Keys, folder: Path) -> str:
         "stack": {key: value for key, value in asdict(stack).items() if key != "file"},
         "versions": dict(_versions()),
         "keys": asdict(keys),
+        "signatures": signatures(grid.task.settings.scorers, grid.task.examples),
     }
 
     def relative(path: Path) -> str:

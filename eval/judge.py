@@ -27,8 +27,8 @@ from eval.judge_metrics import METRICS, Ask, Case, Near, Outcome
 from eval.judge_model import Judge, identity, opened
 from eval.judge_settings import Judges, JudgeSettings, Label, MetricSettings, read_labels
 from eval.pairwise import Contest
+from eval.reading import loose_field
 from eval.record import Journal, Record, RunError
-from eval.scorers import loose_field
 from eval.task import Example
 from retrieval.embed import Embedder, locate
 from retrieval.files import FileError, file_hash, write_atomically

@@ -13,7 +13,8 @@ from typing import Any, Final
 from eval.gold import is_oracle, searched
 from eval.grid import Grid, searches
 from eval.record import Record
-from eval.scorers import NORMALISATION
+from eval.scorers import signatures
+from eval.words import NORMALISATION
 from retrieval.files import model_hash, read_text
 from retrieval.generation import current, verified
 from retrieval.passage import Document, Hit, Query
@@ -69,7 +70,8 @@ def keys_of(grid: Grid) -> Keys:
         scoring=_digest(
             [
                 NORMALISATION,
-                {name: asdict(settings) for name, settings in task.settings.scorers.items()},
+                {name: asdict(one) | {"path": None} for name, one in task.settings.scorers.items()},
+                signatures(task.settings.scorers, task.examples),
                 {one.id: one.answers for one in task.examples},
             ]
         ),

@@ -134,7 +134,7 @@ class _Desk:
 
     def __init__(self, grid: Grid, results: Results, pipeline: Pipeline, records: Journal, failures: Journal) -> None:
         self._task = grid.task
-        self._scorers = build(grid.task.settings.scorers)
+        self._scorers = build(grid.task.settings.scorers, grid.task.settings.primary, grid.task.examples)
         self._at_once = grid.settings.concurrency
         self._before = results.failures
         self._pipeline = pipeline

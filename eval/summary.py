@@ -13,9 +13,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from eval.effects import Scores
+from eval.example import Example
+from eval.figures import figures
 from eval.flips import flips
 from eval.folder import Results, planned, scores_of
 from eval.gold import is_oracle
+from eval.kinds import FORMS
 from eval.record import Record
 from eval.screening import Stop, by_lot, corrected, first_round
 from retrieval.stats import Difference, Estimate, mean, paired, per, quantile, tied
@@ -76,7 +79,7 @@ class Row:
     flips_ci_low: float | None = None
     flips_ci_high: float | None = None
     others: Mapping[str, float]
-    """Means of the other scorers, one column each."""
+    """Means of the other scorers, and figures that are no means, one column each."""
 
     @property
     def tokens(self) -> float:
@@ -241,7 +244,8 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
             name: _mean([record.scores[name] for record in records])
             for name in results.config.task.scorers
             if name != results.config.task.primary
-        },
+        }
+        | figures(results.config.task.scorers, _answers(results, cell)),
     )
 
 
@@ -273,9 +277,14 @@ def _stopped(results: Results, cell: Combination, stop: Stop) -> Row:
     )
 
 
+def _answers(results: Results, cell: Combination) -> list[tuple[Example, Record]]:
+    found = results.records[cell]
+    return [(one, found[one.id]) for one in results.examples if one.id in found]
+
+
 def _format_failures(results: Results, records: Sequence[Record]) -> int:
     """Replies that miss the format the task asks for; none when it asks for none."""
-    names = [name for name, scorer in results.config.task.scorers.items() if scorer.kind == "json_format"]
+    names = [name for name, scorer in results.config.task.scorers.items() if scorer.kind in FORMS]
     return sum(any(not record.scores[name] for name in names) for record in records)
 
 

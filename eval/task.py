@@ -1,90 +1,25 @@
 """A test set: questions with gold answers and gold evidence, and the scorers that judge replies.
 
-Reads and checks the files, all problems at once. Knows nothing of models, prompts or how a score is computed.
+Reads and checks the files, all problems at once. Knows nothing of models, prompts or what a score means.
 """
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from eval.gold import cite, document_of
+from eval.example import Example as Example
+from eval.gold import cite
+from eval.kinds import ScorerSettings as ScorerSettings
+from eval.scorers import build, unfit
 from retrieval.documents import read_documents
-from retrieval.files import STRICT, FileError, read_jsonl, read_yaml
+from retrieval.files import STRICT, FileError, read_jsonl, read_text, read_yaml
 from retrieval.passage import Passage, RetrievalError
 from serve.stack import lines
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One question, every answer that counts as right, and where the documents say so."""
-
-    id: str
-    question: str
-    answers: tuple[str, ...]
-    evidence: tuple[str, ...] = ()
-    """`doc`, `doc#p12` (a page) or `doc@120-480` (characters); empty when nobody has marked it."""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    """`slice` groups the report; `cluster` names what makes examples alike; `unanswerable` says that no document has
-    the answer; strategies may read the rest."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    def __post_init__(self) -> None:
-        if not self.question.strip():
-            raise ValueError("the question is empty")
-        if not self.answers:
-            raise ValueError("`answers` is empty, so no reply could ever be right")
-
-    @property
-    def has_gold(self) -> bool:
-        """Whether the oracle arm can answer it: by its evidence, or by finding nothing because there is nothing."""
-        return bool(self.evidence or self.meta.get("unanswerable"))
-
-    @property
-    def slice(self) -> str:
-        """The group it belongs to in the report."""
-        return str(self.meta.get("slice", "all"))
-
-    @property
-    def cluster(self) -> str:
-        """What it shares its luck with: `meta.cluster` (a database, a template), or the document of its first evidence.
-
-        The first alone: were every document a link, questions over two documents would chain half a test set together.
-        """
-        if "cluster" in self.meta:
-            return f"cluster {self.meta['cluster']}"
-        return f"document {document_of(self.evidence[0])}" if self.evidence else f"example {self.id}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScorerSettings:
-    """One named scorer of a task; `eval.scorers` says what each kind does."""
-
-    kind: Literal[
-        "exact", "choice", "contains", "f1", "json_format", "tool_call", "arguments", "valid_call", "context_used"
-    ]
-    json: str | None = None
-    """Score this text field of a reply that must be one JSON object."""
-    loose: bool = False
-    """Find that field even where the format was missed: shows what strictness costs."""
-    keys: tuple[str, ...] = ()
-    """For `json_format`: the keys that the object must have."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    def __post_init__(self) -> None:
-        if (self.kind == "json_format") != bool(self.keys):
-            raise ValueError("`keys` (a list) belongs to kind json_format, and only there")
-        if self.kind in ("json_format", "valid_call") and self.json:
-            raise ValueError(f"{self.kind} judges the whole reply; remove `json`")
-        if self.kind == "context_used" and self.loose:
-            raise ValueError("context_used always looks for the field loosely; remove `loose`")
-        if self.loose and not self.json:
-            raise ValueError("`loose` says how strictly a JSON field is looked for; name the field with `json`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,10 +80,12 @@ def load_task(path: Path, split: Path | None = None) -> Task:
     FileError has every problem of every file.
     """
     written = _resolved(read_yaml(path, TaskSettings), path.parent)
-    settings = replace(written, examples=split or written.examples)
+    settings, broken = _with_scorers(replace(written, examples=split or written.examples), path)
     numbered, problems = _examples(settings.examples)
     evidence, unfounded = _evidence(settings, path, numbered)
-    problems = [*_misnamed(settings, path), *_unlocked(written, path), *problems, *unfounded]
+    if not broken and not problems:
+        broken = list(_unscorable(settings, path, numbered, whole=split is None))
+    problems = [*_misnamed(settings, path), *_unlocked(written, path), *broken, *problems, *unfounded]
     if problems:
         raise FileError("\n".join(problems))
     return Task(settings=settings, examples=tuple(example for _, example in numbered), evidence=evidence)
@@ -173,6 +110,51 @@ def _misnamed(settings: TaskSettings, path: Path) -> Iterator[str]:
         known = ", ".join(settings.scorers) or "none"
         line = lines(path)["primary",]
         yield f"{path}:{line}: primary: {settings.primary!r} is not among the scorers of this task ({known})"
+    elif settings.scorers[settings.primary].kind == "abstains":
+        yield f"{path}:{lines(path)['primary',]}: primary: abstains looks at the primary scorer, so it cannot be it"
+
+
+def _with_scorers(settings: TaskSettings, path: Path) -> tuple[TaskSettings, list[str]]:
+    """The settings with what their scorers name, and a sentence for each scorer that cannot be made."""
+    settled: dict[str, ScorerSettings] = {}
+    problems = []
+    for name, one in settings.scorers.items():
+        try:
+            settled[name] = _settled(one, path.parent)
+            build({name: settled[name]}, name, ())
+        except ValueError as error:
+            problems.append(f"{path}:{lines(path)['scorers', name]}: scorers.{name}: {error}")
+    return replace(settings, scorers=settled) if not problems else settings, problems
+
+
+def _settled(one: ScorerSettings, here: Path) -> ScorerSettings:
+    """A schema is read in, so that a run's folder has it; the user's own code stays where it is, as code should."""
+    if isinstance(one.schema, Path):
+        return replace(one, schema=_schema(here / one.schema))
+    return replace(one, path=here / one.path) if one.path else one
+
+
+def _schema(file: Path) -> dict[str, Any]:
+    try:
+        schema = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise FileError(f"{file}:{error.lineno}: not JSON: {error.msg}") from None
+    if not isinstance(schema, dict) or not schema:
+        raise FileError(f"{file}:1: expected a JSON schema, which is an object that is not empty")
+    return schema
+
+
+def _unscorable(
+    settings: TaskSettings, path: Path, numbered: list[tuple[str, Example]], *, whole: bool
+) -> Iterator[str]:
+    """What the scorers ask of the examples. Of a split nobody can say that it should have unanswerable questions."""
+    for name, one in settings.scorers.items():
+        for place, example in numbered:
+            if said := unfit(one, example):
+                yield f"{place}: {said} (scorers.{name})"
+        if one.kind == "abstains" and whole and not any(example.meta.get("unanswerable") for _, example in numbered):
+            line = lines(path)["scorers", name]
+            yield f"{path}:{line}: scorers.{name}: no example has `meta.unanswerable`, so none should abstain"
 
 
 def _unlocked(settings: TaskSettings, path: Path) -> Iterator[str]:

@@ -69,7 +69,9 @@ TARGETS: Final[Mapping[str, Target]] = {
 
 
 def misfit(example: Example, target: str) -> str | None:
-    """Why this example has no such target, as a sentence; only `calls` asks for something."""
+    """Why this example has no such target, as a sentence; only `calls` asks for more than an answer."""
+    if target in TARGETS and not example.answers:
+        return "its `answers` is empty, so there is nothing to teach; let a teacher answer"
     if target != "calls":
         return None
     made = calls_of(example.answers[0])

@@ -6,7 +6,8 @@ import importlib
 import pytest
 
 MODULES = """
-calibration calls gold init judge_findings judge_metrics judge_model pairwise questions scorers splits task wording
+calibration calls citing gold init judge_findings judge_metrics judge_model numeric objects pairwise questions reading
+splits task wording words
 """
 
 

@@ -4,24 +4,31 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as at_most
 from hypothesis import strategies as st
 
-from eval.scorers import SCORERS, build, exact, f1
+from eval.kinds import LOOSE_ALONE, USES, Kind, loosely
+from eval.scorers import build
 from eval.task import Example, ScorerSettings
+from eval.words import exact, f1
 from serve.chat import Message
 from serve.strategies import shown_in, user_turn
 
 EXAMPLE = Example(id="q", question="Who?", answers=("Odo Merrun", "Merrun"))
 STRICT = ScorerSettings(kind="exact", json="answer")
 LOOSE = ScorerSettings(kind="exact", json="answer", loose=True)
+NO_COMMA = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 FORMAT = ScorerSettings(kind="json_format", keys=("answer", "source"))
 
 
 def score(settings: ScorerSettings, text: str, example: Example = EXAMPLE, shown: Sequence[str] = ()) -> float:
-    return build({"it": settings})["it"](example, text, shown)
+    return build({"it": settings}, "it", ())["it"](example, text, shown)
 
 
 # SQuAD's evaluate-v2.0.py, as published.
@@ -119,6 +126,60 @@ def test_the_whole_reply_is_the_value_where_no_field_is_named() -> None:
     assert score(ScorerSettings(kind="context_used"), "Odo Merrun. [S3]", shown=SHOWN) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize(
+    ("text", "precision", "recall"),
+    [
+        ("Odo Merrun [S1].", 1, 1),
+        ("Odo Merrun [S1][S3].", 1, 1),  # either would do
+        ("Odo Merrun [S1][S2].", 0.5, 1),
+        ("Odo Merrun [S1][S9].", 0.5, 1),  # there is no ninth
+        ("They bark [S2].", 0, 0),
+        ("Someone else [S3].", 1, 1),  # a wrong answer with a good source: citations are scored apart
+        ('{"answer": "Odo Merrun", "sources": [1, 2, 3]}', 2 / 3, 1),
+        ("Odo Merrun.", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_a_citation_is_good_when_the_gold_answer_stands_in_the_passage(
+    text: str, precision: float, recall: float
+) -> None:
+    assert score(ScorerSettings(kind="cites_precision"), text, shown=SHOWN) == pytest.approx(precision)
+    assert score(ScorerSettings(kind="cites_recall"), text, shown=SHOWN) == recall
+
+
+def test_where_no_document_has_the_answer_nothing_should_be_cited() -> None:
+    nowhere = Example(id="u", question="?", answers=("unknown",), meta={"unanswerable": True})
+
+    for kind in ("cites_precision", "cites_recall"):
+        settings = ScorerSettings(kind=kind)  # type: ignore[arg-type]
+        assert score(settings, "unknown", nowhere, SHOWN) == 1
+        assert score(settings, "Odo [S1]", nowhere, SHOWN) == 0
+
+
+def test_an_abstention_is_what_would_be_right_where_there_is_no_answer() -> None:
+    nowhere = replace(EXAMPLE, id="u", answers=("unknown", "not in the documents"), meta={"unanswerable": True})
+    asked = {"right": STRICT, "abstains": ScorerSettings(kind="abstains")}
+    decides = build(asked, "right", (EXAMPLE, nowhere))["abstains"]
+
+    for said in (
+        '{"answer": "unknown"}',
+        '{"answer": "Not in the documents."}',
+        'Well: {"answer": "unknown"}',
+        "unknown",
+    ):
+        assert (decides(nowhere, said, ()), decides(EXAMPLE, said, ())) == (1, 0)
+    for said in ('{"answer": "Odo"}', '{"answer": "the keeper is unknown"}', ""):
+        assert (decides(nowhere, said, ()), decides(EXAMPLE, said, ())) == (0, 1)
+
+
+def test_a_primary_without_gold_answers_leaves_abstention_to_words() -> None:
+    nowhere = replace(EXAMPLE, answers=("unknown",), meta={"unanswerable": True})
+    asked = {"right": ScorerSettings(kind="regex", pattern=".+"), "abstains": ScorerSettings(kind="abstains")}
+    decides = build(asked, "right", (nowhere,))["abstains"]
+
+    assert (decides(nowhere, "Unknown.", ()), decides(nowhere, "Odo", ())) == (1, 0)
+
+
 texts = st.text(alphabet="ab\n [S1]", min_size=1).map(lambda text: text.replace("[S", "[").strip() or "x")
 
 
@@ -129,29 +190,91 @@ def test_what_a_prompt_shows_is_what_was_put_into_it(passages: list[tuple[str, s
     assert shown_in(prompt) == tuple(f"{title}\n{text}" for title, text in passages)
 
 
-def test_whatever_a_model_writes_gets_a_score_between_0_and_1() -> None:
-    @given(st.text(alphabet='{}[]":,\\ a0\n', max_size=40))
-    def every_scorer(text: str) -> None:
-        for kind in SCORERS:
-            keys = ("answer",) if kind == "json_format" else ()
-            assert 0 <= score(ScorerSettings(kind=kind, keys=keys), text) <= 1  # type: ignore[arg-type]
-            assert 0 <= score(ScorerSettings(kind=kind, keys=keys), text, shown=SHOWN) <= 1  # type: ignore[arg-type]
-        assert 0 <= score(LOOSE, text) <= 1
+def every_kind(own: Path, **more: Any) -> dict[str, ScorerSettings]:
+    """One scorer of each kind, with no more than it needs; `more` goes to those that use it."""
+    own.write_text("def score(example, text, shown):\n    return len(text) % 2\n")
+    needed: dict[str, dict[str, Any]] = {
+        "json_format": {"keys": ("answer",)},
+        "json_fields": {"fields": ("answer",)},
+        "json_schema": {"schema": {"type": "object", "required": ["answer"]}},
+        "python": {"path": Path(f"{own}:score")},
+    }
+    return {kind: ScorerSettings(kind=kind, **needed.get(kind, {}), **_used(kind, more)) for kind in USES}
+
+
+def _used(kind: Kind, settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in USES[kind]}
+
+
+EVERY_EXAMPLE = (
+    Example(
+        id="q",
+        question="Who?",
+        answers=('{"answer": 7}', "a 0", "7"),
+        meta={"instruction_id_list": ["punctuation:no_comma", "startend:quotation"], "kwargs": [{}, {}]},
+    ),
+    Example(id="u", question="What?", answers=("0",), meta=NO_COMMA | {"unanswerable": True}),
+)
+
+
+@pytest.mark.parametrize("more", [{}, {"json": "answer"}, {"json": "answer", "loose": True}])
+def test_whatever_a_model_writes_gets_a_score_between_0_and_1(more: dict[str, Any], tmp_path: Path) -> None:
+    judges = build(every_kind(tmp_path / "own.py", **more), "exact", EVERY_EXAMPLE)
+
+    @given(st.text(alphabet='{}[]":,\\ a07S#*\n', max_size=40), st.sampled_from(EVERY_EXAMPLE))
+    @at_most(max_examples=60)
+    def every_scorer(text: str, example: Example) -> None:
+        for judge in judges.values():
+            assert 0 <= judge(example, text, ()) <= 1
+            assert 0 <= judge(example, text, SHOWN) <= 1
 
     every_scorer()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in USES if "loose" in USES[kind]])
+def test_the_loose_form_takes_whatever_the_strict_one_takes(kind: Kind, tmp_path: Path) -> None:
+    named = {} if kind in LOOSE_ALONE else {"json": "answer"}
+    strict = every_kind(tmp_path / "own.py", **named)[kind]
+    judges = build({"strict": strict, "loose": replace(strict, loose=True)}, "strict", EVERY_EXAMPLE)
+    parts = ['{"answer": "', '"}', "7", "a", "0", " ", "\n", ",", '"', "*", "#### "]
+
+    @given(st.lists(st.sampled_from(parts), max_size=8).map("".join), st.sampled_from(EVERY_EXAMPLE))
+    def both(text: str, example: Example) -> None:
+        assert judges["strict"](example, text, ()) <= judges["loose"](example, text, ())
+
+    both()
 
 
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
         ({"kind": "exact", "loose": True}, "name the field with `json`"),
-        ({"kind": "context_used", "json": "answer", "loose": True}, "remove `loose`"),
-        ({"kind": "exact", "keys": ("a",)}, "belongs to kind json_format"),
-        ({"kind": "json_format"}, "belongs to kind json_format"),
-        ({"kind": "json_format", "keys": ("a",), "json": "a"}, "remove `json`"),
-        ({"kind": "valid_call", "json": "a"}, "remove `json`"),
+        ({"kind": "context_used", "json": "answer", "loose": True}, "context_used does not use `loose`; remove it"),
+        ({"kind": "exact", "keys": ("a",)}, "exact does not use `keys`; remove it"),
+        ({"kind": "json_format"}, "json_format needs `keys`"),
+        ({"kind": "json_format", "keys": ("a",), "json": "a"}, "does not use `json`"),
+        ({"kind": "valid_call", "json": "a"}, "does not use `json`"),
+        ({"kind": "exact", "tolerance": 0.1}, "does not use `tolerance`"),
+        ({"kind": "json_fields"}, "needs `fields`"),
+        ({"kind": "json_schema"}, "needs `schema`"),
+        ({"kind": "python"}, "needs `path`"),
+        ({"kind": "python", "path": Path("mine.py")}, "FILE:NAME"),
     ],
 )
 def test_a_setting_that_would_be_ignored_is_refused(settings: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         ScorerSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_only_what_judges_the_answer_can_find_it_loosely_right() -> None:
+    kept = ScorerSettings(kind="instructions", loose=True)
+    part = ScorerSettings(kind="contains", json="answer", loose=True)
+
+    assert loosely({"it": STRICT, "kept": kept}, "it") == (STRICT, LOOSE)
+    assert loosely({"it": STRICT, "part": part}, "it") == (STRICT, part)
+    assert loosely({"it": ScorerSettings(kind="instructions"), "kept": kept}, "it")[1:] == (kept,)
+    assert loosely({"it": ScorerSettings(kind="exact")}, "it") == (ScorerSettings(kind="exact"),)
+
+
+def test_every_setting_is_used_by_some_kind() -> None:
+    assert {one.name for one in fields(ScorerSettings)} - {"kind"} == set().union(*USES.values())

@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from eval.gold import GoldRetriever
+from eval.kinds import USES, Kind
 from eval.scorers import SCORERS
-from eval.task import ScorerSettings, load_task
+from eval.task import load_task
 from retrieval.files import FileError
 from retrieval.passage import Query
 from tests.eval_stub import example, write_rows, write_world
@@ -177,6 +178,7 @@ def test_an_empty_test_set_is_refused(task: Path) -> None:
 
 
 def test_every_kind_of_scorer_that_a_task_may_name_exists() -> None:
-    named = ScorerSettings.__annotations__["kind"].__args__
+    named = set(get_args(Kind))
 
-    assert set(named) == SCORERS.keys()
+    assert named == USES.keys()
+    assert named == SCORERS.keys() | {"abstains"}

@@ -99,7 +99,8 @@ def test_test_rows_carry_their_functions_and_the_scorers_read_them(data: Path) -
     asked = Example(**rows[0] | {"answers": tuple(rows[0]["answers"])})
 
     right, wrong = asked.answers[0], '{"name": "call_nobody", "arguments": {}}'
-    judge = scorers({kind: ScorerSettings(kind=kind) for kind in ("tool_call", "arguments", "valid_call")})  # type: ignore[arg-type]
+    kinds = {kind: ScorerSettings(kind=kind) for kind in ("tool_call", "arguments", "valid_call")}  # type: ignore[arg-type]
+    judge = scorers(kinds, "tool_call", ())
     assert [judge[kind](asked, right, ()) for kind in judge] == [1, 1, 1]
     assert [judge[kind](asked, wrong, ()) for kind in judge] == [0, 0, 0]
     assert judge["valid_call"](asked, '{"name": "get_weather", "arguments": {"location": ["Rome"]}}', ()) == 1
@@ -243,3 +244,10 @@ def test_all_of_mtop_says_the_same_as_calls() -> None:
         rows, inexpressible = read_rows(DATA / f"{name}.json", name)
         assert (len(rows), inexpressible) == (expected, [])
         assert [row.id for row in rows if tree(form_of(row.call)) != tree(row.form)] == []
+
+
+def test_an_example_without_gold_answers_teaches_only_what_a_teacher_says() -> None:
+    example = Example(id="q", question="?", answers=())
+
+    assert "nothing to teach" in str(misfit(example, "plain"))
+    assert misfit(example, "teacher") is None
