@@ -20,7 +20,7 @@ from eval.gold import is_oracle
 from eval.kinds import loosely
 from eval.reading import first_object, loose_field
 from eval.record import Record
-from eval.scorers import abstention, build
+from eval.scorers import SCORERS, abstention
 from eval.task import Example, TaskSettings
 from eval.wording import counted
 from serve.combination import GOLD, NONE, Combination
@@ -236,10 +236,9 @@ class _Judge:
 
     def __init__(self, task: TaskSettings, examples: tuple[Example, ...]) -> None:
         self._name, self._primary = task.primary, task.scorers[task.primary]
-        # The primary's own scores stand in the records, and the user's own code is not run to look at a run.
+        # The primary's own scores stand in the records: the user's own code is not run to look at a run.
         _, *looser = loosely(task.scorers, task.primary)
-        ways = {str(n): one for n, one in enumerate(looser) if one.kind != "python"}
-        self._scorers = tuple(build(ways, "", ()).values()) if ways else ()
+        self._scorers = tuple(SCORERS[one.kind](one) for one in looser)
         self._abstains = abstention(task.scorers, task.primary, examples)
 
     def loosely_right(self, example: Example, record: Record) -> bool:

@@ -50,8 +50,10 @@ def instruction_share(settings: ScorerSettings) -> Scorer:
 
 
 def kept(example: Example, text: str, *, loose: bool) -> list[bool]:
-    """Whether each instruction is kept, by the reply as it is, or loosely by any of its eight forms. An empty one keeps
-    none."""
+    """Whether each instruction is kept: by the reply as it is, or loosely by any of its eight forms.
+
+    A form that says nothing keeps none.
+    """
     forms = [form for form in (loosened(text) if loose else [text]) if form.strip()]
     return [any(check(form) for form in forms) for check in checks(example)]
 
