@@ -4,9 +4,10 @@
     python -m scripts.bench_eval out/demo/world/stack.yaml --model random --examples 3
 
 A grid of 2 adapters, 5 retrievers and 4 strategies over the demo's questions. The model is the pocket one, or one of
-0.1 B parameters with random weights. Whoever is not ours is given the different prompts of that grid, rendered, and
-nobody's prompts are in the engine's cache before. inspect_ai and lm-eval live in an environment of their own
-(requirements/peers-eval.in). With --json FILE, repeats are added to those that FILE has of the same work.
+0.1 B parameters with random weights, or none: a stub that answers at once, which shows what evaluators cost. Whoever is
+not ours is given the different prompts of that grid, rendered, and nobody's prompts are in the engine's cache before.
+inspect_ai and lm-eval live in an environment of their own (requirements/peers-eval.in). With --json FILE, repeats are
+added to those that FILE has of the same work.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -30,9 +32,10 @@ from eval.record import read_records
 from retrieval.console import Parser, stop_politely
 from retrieval.files import FileError
 from scripts.bench_engine import engine
-from scripts.bench_paths import ROOT, BenchError, Way
+from scripts.bench_paths import ROOT, BenchError, Way, stub
 from scripts.bench_peers import peers_are_there
 from scripts.bench_serve import turned
+from scripts.bench_stub import Timing
 from scripts.bench_tables import Row, remember, remembered
 from scripts.evaluators import CONTESTANTS
 from serve.chat import ServeError
@@ -40,6 +43,7 @@ from serve.combination import BASE
 from serve.engine import command, environment, max_loras, max_rank
 from serve.stack import Stack
 
+STUB: Final = "stub"
 PEERS: Final = frozenset({"inspect_ai", "lm-eval"})
 SEQUENCES: Final = 256
 """Most at once, in the engine and in every contestant: vLLM's own choice offline, on a CPU."""
@@ -85,13 +89,20 @@ def measure(options: argparse.Namespace) -> None:
     if options.repeats:
         home = ROOT / "out" / "bench" / f"eval-{work.model}"
         stack = _world(options.stack, home, work)
-        with engine(stack, "evaluation", {"VLLM_SERVER_DEV_MODE": "1"}) as server:
+        with _server(stack, work) as server:
             bench = Bench(home, stack, server, work)
             for repeat in range(done, done + options.repeats):
                 for name in _turned(options.ways, repeat):
                     rows.append(_told(bench.run(name) | {"repeat": repeat}))
                     remember(options.json, work, rows)
     Console(width=150).print(table(work, rows))
+
+
+def _server(stack: Stack, work: Work) -> AbstractContextManager[Way]:
+    """The engine, which may be told to forget; or a stub that answers at once, so that only evaluators take time."""
+    if work.model == STUB:
+        return stub(Timing(first=0.0))
+    return engine(stack, "evaluation", {"VLLM_SERVER_DEV_MODE": "1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +121,9 @@ class Bench:
         return self._contest(name)
 
     def _contest(self, name: str) -> Row:
-        with urlopen(Request(self.server.url.replace("/v1", "/reset_prefix_cache"), method="POST"), timeout=60):
-            pass
+        if self.work.model != STUB:
+            with urlopen(Request(self.server.url.replace("/v1", "/reset_prefix_cache"), method="POST"), timeout=60):
+                pass
         folder = self.home / "run"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -299,7 +311,7 @@ def _parser() -> Parser:
     example = "example: python -m scripts.bench_eval out/demo/world/stack.yaml --examples 30 --repeats 1"
     parser = Parser(description=__doc__, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stack", type=Path, metavar="STACK", help="the demo's, beside its task.yaml")
-    parser.add_argument("--model", choices=["pocket", "random"], default="pocket", help="(default: %(default)s)")
+    parser.add_argument("--model", choices=["pocket", "random", STUB], default="pocket", help="(default: %(default)s)")
     parser.add_argument("--examples", type=int, default=20, help="questions (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=32, help="the most that an answer has (default: %(default)s)")
     ways = [name for name in CONTESTANTS if name not in PEERS or Path(".venv-peers-eval").exists()]
