@@ -17,6 +17,7 @@ from typing import Final
 
 from tqdm import tqdm
 
+from eval.energy import gauged
 from eval.folder import Results, load_results, locked, planned, prepare
 from eval.gold import CrowdedRetriever, GoldRetriever, is_oracle, searched
 from eval.grid import Grid, searches
@@ -124,7 +125,8 @@ def ask(grid: Grid, results: Results, jobs: Sequence[Job], folder: Path) -> None
         # Outside the event loop: starting takes a minute, and Ctrl-C should end it at once.
         server = None if stack.url else stay.enter_context(Engine(stack)).server
         desk = _Desk(grid, results, Pipeline(stack, server, lend=SharedRetriever), records, failures)
-        asyncio.run(desk.serve(map(batched, rounds(jobs, results, folder))))
+        with gauged(folder, lambda: desk.calls):
+            asyncio.run(desk.serve(map(batched, rounds(jobs, results, folder))))
 
 
 class _Desk:
@@ -141,6 +143,11 @@ class _Desk:
         self._failures = failures
         self._unavailable = 0
         self._dead: dict[str, str] = {}
+
+    @property
+    def calls(self) -> int:
+        """How many replies were written for it."""
+        return self._exchange.made
 
     async def serve(self, rounds: Iterable[Sequence[Job]]) -> None:
         """Keep as many questions in flight as the grid allows until none is left, one round after the other."""

@@ -53,6 +53,8 @@ class Exchange:
         self._once: Once[Prompt, Call] = Once(REMEMBERED)
         self._slots = asyncio.Semaphore(at_once)
         self._in_flight = 0
+        self.made = 0
+        """Calls that were answered."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,6 +76,7 @@ class Exchange:
             in_flight = self._in_flight
             try:
                 reply = await upstream.chat(prompt.messages, prompt.sampling)
+                self.made += 1
                 return Call(replace(reply, completion=None), in_flight)
             finally:
                 self._in_flight -= 1
