@@ -150,6 +150,7 @@ def test_who_stopped_is_shown_and_never_compared_as_if_it_were_whole(stub: Stub,
     assert float(row["behind"]) > 0.2
     assert row["leader"].startswith("tuned:none:")
     assert rows["tuned:none:direct"]["stopped_after"] == ""
+    assert (rows["base:gold:brief"]["stopped_after"], rows["base:gold:brief"]["leader"]) == (row["stopped_after"], "")
     assert f"stopped after {row['stopped_after']} questions" in (out / "report.html").read_text()
 
 
