@@ -79,7 +79,7 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED, trained: Mapping[str, Tr
         stopped=stopped_rows(results),
         effects=effects,
         interactions=interactions(table, results.baseline, alike),
-        square=_square(table, cells, results.baseline, alike),
+        square=_square({cell: table[cell] for cell in cells}, cells, results.baseline, alike),
         headroom=room,
         places=find_places(rows, seen),
         blamed=blamed,
@@ -93,5 +93,5 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED, trained: Mapping[str, Tr
 
 
 def _square(table: Scores, cells: Sequence[Combination], baseline: Combination, alike: Clusters) -> Square | None:
-    """The 2x2 of the best combination that turns both levers."""
+    """The 2x2 of the best combination that turns both levers, where all four corners have a score to be shown with."""
     return next(filter(None, (square(table, cell, baseline, alike) for cell in cells)), None)

@@ -177,7 +177,7 @@ def _gain(estimate: Estimate) -> str:
 
 
 def _stopped(results: Results) -> Iterator[str]:
-    if results.screening is None or not results.screening.stops:
+    if results.screening is None:
         return
     first = ends(len(results.examples))[0]
     every = len(results.records) + len(results.stopped)

@@ -103,7 +103,10 @@ def stopped_rows(results: Results) -> tuple[Row, ...]:
 
 def stopped(row: Row) -> str:
     """Why it has no score, in words."""
-    return f"stopped after {row.stopped_after} questions: {100 * (row.behind or 0):.1f} points behind {row.leader}"
+    why = "no combination that it measures for goes on"
+    if row.behind is not None:
+        why = f"{100 * row.behind:.1f} points behind {row.leader}"
+    return f"stopped after {row.stopped_after} questions: {why}"
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
@@ -250,7 +253,7 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
 
 
 def _stopped(results: Results, cell: Combination, stop: Stop) -> Row:
-    unknown = math.nan
+    unknown, raced = math.nan, not is_oracle(cell.retriever)
     return Row(
         combination=str(cell),
         strategy=cell.strategy,
@@ -271,8 +274,8 @@ def _stopped(results: Results, cell: Combination, stop: Stop) -> Row:
         tokens_per_correct_ci_high=unknown,
         minutes_per_1000=unknown,
         stopped_after=stop.asked,
-        behind=stop.behind,
-        leader=str(stop.leader),
+        behind=stop.behind if raced else None,
+        leader=str(stop.leader) if raced else "",
         others={name: unknown for name in results.config.task.scorers if name != results.config.task.primary},
     )
 

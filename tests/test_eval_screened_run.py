@@ -150,6 +150,7 @@ def test_who_stopped_is_shown_and_never_compared_as_if_it_were_whole(stub: Stub,
     assert float(row["behind"]) > 0.2
     assert row["leader"].startswith("tuned:none:")
     assert rows["tuned:none:direct"]["stopped_after"] == ""
+    assert (rows["base:gold:brief"]["stopped_after"], rows["base:gold:brief"]["leader"]) == (row["stopped_after"], "")
     assert f"stopped after {row['stopped_after']} questions" in (out / "report.html").read_text()
 
 
@@ -206,3 +207,15 @@ def test_halfway_through_a_round_no_later_question_is_open(stub: Stub, impatient
     assert {job.example.id for job in pending(results)} <= first
     assert all(results.missing(cell) for cell in results.records)
     assert analyse(results).verdict.decision == "incomplete"
+
+
+def test_a_square_whose_corner_was_stopped_is_not_drawn(tmp_path: Path) -> None:
+    """Two levers that both help: the corners with one lever alone stop, and have no score to show."""
+    with serving(Stub(planted({"adapter": 0.3, "prompt": 0.5}, base=0.1))) as stub:
+        grid = write_world(tmp_path, stub.url, n=N, screen=True)
+        assert main(["run", str(grid), "--out", str(tmp_path / "out")]) == 0
+
+    found = analyse(load_results(tmp_path / "out"))
+
+    assert found.stopped
+    assert found.square is None
