@@ -16,6 +16,7 @@ from rich.console import Console
 from eval.analysis import Analysis, analyse
 from eval.compare import compare, show_changes
 from eval.confirm import TEST, confirm
+from eval.energy import read_energy
 from eval.folder import load_results
 from eval.gate import judge, load_gates, show_gates, to_junit
 from eval.grid import load_grid
@@ -111,7 +112,7 @@ def _confirm(folder: Path) -> int:
 def _analysed(folder: Path, embedder: str = "") -> Analysis:
     results = load_results(folder)
     embed = Embedder(locate(embedder)).passages if embedder else None
-    return analyse(results, find_leaks(results, folder, embed), trainings(results.config, folder))
+    return analyse(results, find_leaks(results, folder, embed), trainings(results.config, folder), read_energy(folder))
 
 
 def _folder(options: argparse.Namespace) -> Path:

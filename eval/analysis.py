@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from eval.blame import blame, look
 from eval.effects import Clusters, Effect, Interaction, Scores, Square, interactions, main_effects, square
+from eval.energy import Energy
 from eval.enough import enough
 from eval.finding import find
 from eval.findings import Findings
@@ -47,9 +48,16 @@ class Analysis:
     """The sentences of the verdict."""
     next_step: Step
     leaks: Leaks
+    energy: Energy | None
+    """Of the whole run: it is measured by GPU, and combinations share one."""
 
 
-def analyse(results: Results, leaks: Leaks = UNCHECKED, trained: Mapping[str, Training] = NOTHING_KNOWN) -> Analysis:
+def analyse(
+    results: Results,
+    leaks: Leaks = UNCHECKED,
+    trained: Mapping[str, Training] = NOTHING_KNOWN,
+    energy: Energy | None = None,
+) -> Analysis:
     """From records to verdict."""
     rows = summarise(results)
     cells = [Combination.parse(row.combination) for row in ranked(rows)]
@@ -89,6 +97,7 @@ def analyse(results: Results, leaks: Leaks = UNCHECKED, trained: Mapping[str, Tr
         said=said,
         next_step=step,
         leaks=leaks,
+        energy=energy,
     )
 
 

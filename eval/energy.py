@@ -31,6 +31,11 @@ class Energy:
     seconds: float
     gpus: tuple[str, ...]
 
+    @property
+    def kwh_per_1000(self) -> float:
+        """Kilowatt-hours for 1,000 replies."""
+        return self.joules / max(self.calls, 1) / 3600
+
     def __add__(self, other: "Energy") -> "Energy":
         return Energy(
             joules=self.joules + other.joules,

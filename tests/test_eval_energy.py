@@ -7,7 +7,10 @@ from types import ModuleType
 
 import pytest
 
+from eval.analysis import analyse
 from eval.energy import FILE, Energy, gauged, read_energy
+from eval.report import render
+from tests.eval_simulation import grid_of, simulate
 
 
 class Counters(ModuleType):
@@ -90,3 +93,12 @@ def test_sums_keep_every_gpu_once() -> None:
     assert one + Energy(joules=2.0, calls=3, seconds=1.0, gpus=("b", "c")) == Energy(
         joules=3.0, calls=4, seconds=3.0, gpus=("a", "b", "c")
     )
+
+
+def test_the_report_says_what_was_used_and_nothing_where_nobody_knows() -> None:
+    grid = grid_of(["base"], ["none", "dense"], ["direct"], "base:none:direct")
+    results = simulate(grid, lambda cell, part: 0.5, 8, 0)
+    used = Energy(joules=7.2e6, calls=4000, seconds=9.0, gpus=("H200 0",))
+
+    assert "Energy: 0.5 kWh for 1,000 replies, H200 0" in render(analyse(results, energy=used))
+    assert "kWh" not in render(analyse(results))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from eval.__main__ import main
-from eval.blame import blame, look
+from eval.blame import look
 from eval.folder import load_results
 from eval.grid import load_grid
 from eval.keys import keys_of
@@ -170,9 +170,7 @@ def test_a_report_never_runs_ones_own_code(stub: Stub, tmp_path: Path) -> None:
 
     assert main(["report", str(out)]) == 0
 
-    seen = look(load_results(out))
-    assert sum(one.right for one in seen[CELL].values()) == N // 2
-    assert [item for item, leaf in blame(seen)[CELL].items() if leaf == "abstained"] == [f"q{N - 2}"]
+    assert sum(one.right for one in look(load_results(out))[CELL].values()) == N // 2
 
 
 @pytest.mark.parametrize(
