@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -14,16 +13,13 @@ from eval.grid import load_grid
 from eval.init import COMPARED
 from eval.plan import Earlier, plan
 from eval.questions import read_questions
-from eval.splits import by_cluster, by_document, detectable, fewest_clusters, together
+from eval.splits import detectable
 from eval.suggest import suggest
 from eval.task import Example, read_examples
 from retrieval.documents import read_documents
 from retrieval.files import FileError
-from retrieval.passage import Document, Hit
-from retrieval.stats import paired
 from scripts.make_sft import load as load_sft
 from scripts.newcomer import MODEL, QUESTIONS, write_files
-from scripts.targets import TARGETS
 from tests.eval_stub import Stub, number_in, serving, write_rows
 from tests.made_files import make_pdf
 from train.recipe import read_recipe
@@ -116,47 +112,6 @@ def test_no_document_and_no_question_is_on_two_sides_and_the_seed_decides(here: 
         assert sum(map(len, splits.values())) == 30
 
 
-def test_what_shares_two_documents_a_cluster_or_its_words_stays_together() -> None:
-    def ask(name: str, question: str, *evidence: str, **meta: Any) -> Example:
-        return Example(id=name, question=question, answers=("x",), evidence=evidence, meta=meta)
-
-    tied = [
-        ask("a", "What does the first page say of owls?", "one"),
-        ask("b", "Who signed both of these two letters?", "one", "two"),
-        ask("c", "When was the bridge near Varn built?", "two"),
-        ask("d", "Which colour has the eldest horse?", cluster="farm"),
-        ask("e", "How heavy was the smallest calf?", "nine", cluster="farm"),
-        ask("f", "Where do the swifts sleep in winter?"),
-        ask("g", "Where do the swifts sleep, in winter?"),
-        ask("h", "What is the number of thing 7 called 7919?", "nine"),
-    ]
-
-    strict, loose = ({frozenset(group) for group in together(tied, labels)} for labels in (by_document, by_cluster))
-
-    assert strict == {frozenset("abc"), frozenset("deh"), frozenset("fg")}
-    assert loose == {frozenset("ab"), frozenset("c"), frozenset("de"), frozenset("fg"), frozenset("h")}
-
-
-@pytest.mark.parametrize(
-    ("mark", "start", "end", "said"),
-    [
-        ("d", 5, 9, "Odo"),
-        ("d@10-20", 5, 25, "Odo"),
-        ("d@10-20", 12, 25, "unknown"),
-        ("d#p2", 5, 25, "Odo"),
-        ("d#p2", 30, 60, "unknown"),
-        ("e@10-20", 5, 25, "unknown"),
-    ],
-)
-def test_an_answer_is_learnt_where_its_evidence_is_shown(mark: str, start: int, end: int, said: str) -> None:
-    document = Document(id="d", title="", text=f"{'x' * 10} Odo keeps {'y' * 60}")
-    asked = Example(id="q", question="Who?", answers=("Odo",), evidence=(mark,))
-
-    learnt = TARGETS["careful"](asked, [Hit(document.cut(start, end), 1.0, 1)])
-
-    assert learnt["content"] == said
-
-
 def test_questions_on_one_document_are_refused_until_a_cluster_says_what_they_share(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,19 +123,6 @@ def test_questions_on_one_document_are_refused_until_a_cluster_says_what_they_sh
 
     assert init() == 0
     assert "split by cluster, since all hangs together by documents" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("comparisons", [1, 2, 11, 47])
-def test_with_fewer_clusters_no_gain_whatever_is_clear(comparisons: int) -> None:
-    """The rule is that of the statistics: every cluster won, over the same number of comparisons."""
-
-    def p(clusters: int) -> float:
-        labels = [f"c{n}" for n in range(clusters) for _ in range(3)]
-        return min(1.0, comparisons * paired([1.0] * len(labels), [0.0] * len(labels), labels).p)
-
-    needed = fewest_clusters(comparisons)
-
-    assert p(needed) < 0.05 <= p(needed - 1)
 
 
 def test_too_few_documents_are_warned_of_and_clusters_within_them_help(
