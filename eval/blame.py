@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from eval.calls import calls_of
 from eval.evidence import in_prompt
-from eval.folder import Results, planned
+from eval.folder import Results, first_answers, planned
 from eval.gold import is_oracle
 from eval.kinds import loosely
 from eval.reading import first_object, loose_field
@@ -185,14 +185,13 @@ class _Court:
     """Every record judged once, so that each arm may be looked at from all others."""
 
     def __init__(self, results: Results) -> None:
-        task = results.config.task
-        self._results = results
+        task, self._records = results.config.task, first_answers(results)
         self._judge = _Judge(task, results.examples)
         self._right = {
             cell: {
                 one.id: self._judge.loosely_right(one, records[one.id]) for one in results.examples if one.id in records
             }
-            for cell, records in results.records.items()
+            for cell, records in self._records.items()
         }
         self._arms = {
             (cell, name): self._right.get(replace(cell, retriever=name), {}) for cell in self._right for name in ARMS
@@ -203,12 +202,12 @@ class _Court:
         self._tried = {item for cell in self._oracles if _able(self._right[cell]) for item in self._right[cell]}
 
     def seen(self, cell: Combination, example: Example) -> Seen:
-        record = self._results.records[cell].get(example.id)
+        record = self._records[cell].get(example.id)
         loosely = self._right[cell].get(example.id, False)
         evidence = self._evidence(cell, example, record) if record else None
         return Seen(
             answered=record is not None,
-            right=record is not None and record.scores[self._results.config.task.primary] == 1,
+            right=record is not None and self._judge.right(record),
             but_for_form=loosely,
             readable=record is not None and self._judge.readable(record),
             unanswerable=bool(example.meta.get("unanswerable")),
@@ -227,7 +226,7 @@ class _Court:
             return None
         if is_oracle(cell.retriever):
             return True
-        answers = (self._results.records[oracle].get(example.id) for oracle in self._oracles)
+        answers = (self._records[oracle].get(example.id) for oracle in self._oracles)
         return in_prompt(example, record, next(filter(None, answers), None))
 
 
@@ -241,8 +240,11 @@ class _Judge:
         self._scorers = tuple(SCORERS[one.kind](one) for one in looser)
         self._abstains = abstention(task.scorers, task.primary, examples)
 
+    def right(self, record: Record) -> bool:
+        return record.scores[self._name] == 1
+
     def loosely_right(self, example: Example, record: Record) -> bool:
-        if record.scores[self._name] == 1:
+        if self.right(record):
             return True
         shown = shown_in(record.prompt)
         return any(score(example, record.text, shown) == 1 for score in self._scorers)

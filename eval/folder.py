@@ -179,6 +179,14 @@ def scores_of(records: Mapping[Combination, Mapping[str, Record]], scorer: str) 
     return {cell: {item: one.scores[scorer] for item, one in found.items()} for cell, found in records.items()}
 
 
+def first_answers(results: Results) -> Mapping[Combination, Mapping[str, Record]]:
+    """One answer to each question, as it was said: what a text means cannot be averaged."""
+    if results.config.grid.repeats == 1:
+        return results.records
+    first = {(one.combination, one.id): one for one in results.answers if not one.repeat}
+    return {cell: {item: first[cell, item] for item in found} for cell, found in results.records.items()}
+
+
 def whole_records(
     asked: Mapping[Combination, AbstractSet[str]], answers: Iterable[Record], repeats: int
 ) -> dict[Combination, dict[str, Record]]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from eval.blame import WRONG, blame, look
 from eval.flips import flips
 from eval.folder import load_results
 from eval.grid import load_grid
@@ -222,6 +223,9 @@ def test_repeats_are_drawn_anew_and_count_as_their_mean(stub: Stub, tmp_path: Pa
     row = summarise(results)[0]
     assert (row.flips, row.flips_ci_high) == (1.0, 1.0)
     assert 0.7 < (row.flips_ci_low or 0) < 1.0
+    told = blame(look(results))[Combination("base", "none", "direct")]
+    assert WRONG.get(told["q3"], ("right",))[0] == "right", "the first answer is right, and is what blame looks at"
+    assert WRONG[told["q0"]][0] != "form"
 
 
 def test_the_flip_rate_is_the_share_of_questions_answered_in_other_words(stub: Stub, tmp_path: Path) -> None:
