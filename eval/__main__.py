@@ -21,9 +21,9 @@ from eval.folder import load_results
 from eval.gate import judge, load_gates, show_gates, to_junit
 from eval.grid import load_grid
 from eval.init import MODEL, Project, start
-from eval.judge import judge_run
-from eval.judge_settings import load_judges
-from eval.judge_table import show_findings
+from eval.judging.judge import judge_run
+from eval.judging.settings import load_judges
+from eval.judging.table import show_findings
 from eval.leaks import find_leaks, said
 from eval.payback import trainings
 from eval.plan import plan, read_earlier

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from eval.calls import calls_of
 from eval.evidence import in_prompt
 from eval.folder import Results, first_answers, planned
 from eval.gold import is_oracle
-from eval.kinds import loosely
-from eval.reading import first_object, loose_field
 from eval.record import Record
-from eval.scorers import SCORERS, abstention
+from eval.scoring.calls import calls_of
+from eval.scoring.kinds import loosely
+from eval.scoring.reading import first_object, loose_field
+from eval.scoring.scorers import SCORERS, abstention
 from eval.task import Example, TaskSettings
 from eval.wording import counted
 from serve.combination import GOLD, NONE, Combination

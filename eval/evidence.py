@@ -10,8 +10,8 @@ from typing import Final
 
 from eval.gold import PART, document_of
 from eval.record import Record
+from eval.scoring.words import contains
 from eval.task import Example
-from eval.words import contains
 from serve.strategies import shown_in
 
 GAP: Final = 2

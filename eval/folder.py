@@ -26,7 +26,7 @@ from eval.grid import Grid, GridSettings
 from eval.keys import Keys, keys_of
 from eval.record import Failure, Record, RunError, read_failures, read_records, row_of
 from eval.repeats import averaged
-from eval.scorers import build, signatures
+from eval.scoring.scorers import build, signatures
 from eval.screening import Race, Screening, by_lot, screen
 from eval.task import Example, TaskSettings, read_examples
 from retrieval.files import STRICT, plain, read_yaml, write_atomically, write_jsonl

@@ -13,8 +13,8 @@ from typing import Any, Final
 from eval.gold import is_oracle, searched
 from eval.grid import Grid, searches
 from eval.record import Record
-from eval.scorers import signatures
-from eval.words import NORMALISATION
+from eval.scoring.scorers import signatures
+from eval.scoring.words import NORMALISATION
 from retrieval.files import model_hash, read_text
 from retrieval.generation import current, verified
 from retrieval.passage import Document, Hit, Query

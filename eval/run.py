@@ -22,7 +22,7 @@ from eval.folder import Results, load_results, locked, planned, prepare
 from eval.gold import CrowdedRetriever, GoldRetriever, is_oracle, searched
 from eval.grid import Grid, searches
 from eval.record import Failure, Journal, Record, RunError, Source
-from eval.scorers import build
+from eval.scoring.scorers import build
 from eval.screening import by_lot
 from eval.sharing import Exchange, SharedModel, SharedRetriever, drawn, replies
 from eval.shown import refuse_test_questions

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from eval.scoring.words import contains
 from eval.task import Example
-from eval.words import contains
 from retrieval.chunking import spans
 from retrieval.lexical import Words
 from retrieval.passage import Document, Passage

@@ -14,12 +14,12 @@ from typing import Final
 
 from eval.effects import Scores
 from eval.example import Example
-from eval.figures import figures
 from eval.flips import flips
 from eval.folder import Results, planned, scores_of
 from eval.gold import is_oracle
-from eval.kinds import FORMS
 from eval.record import Record
+from eval.scoring.figures import figures
+from eval.scoring.kinds import FORMS
 from eval.screening import Stop, by_lot, corrected, first_round
 from retrieval.stats import Difference, Estimate, mean, paired, per, quantile, tied
 from serve.combination import Combination

@@ -14,8 +14,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from eval.example import Example as Example
 from eval.gold import cite
-from eval.kinds import ScorerSettings as ScorerSettings
-from eval.scorers import build, unfit
+from eval.scoring.kinds import ScorerSettings as ScorerSettings
+from eval.scoring.scorers import build, unfit
 from retrieval.documents import read_documents
 from retrieval.files import STRICT, FileError, read_jsonl, read_text, read_yaml
 from retrieval.passage import Passage, RetrievalError

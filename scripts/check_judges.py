@@ -18,11 +18,11 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from eval.calibration import ENOUGH, Pair, calibrate, corrected
-from eval.judge import gather, labelled
-from eval.judge_findings import said_estimate, said_share
-from eval.judge_inquiry import Inquiry
-from eval.judge_settings import JudgeSettings, Label, load_judges
+from eval.judging.calibration import ENOUGH, Pair, calibrate, corrected
+from eval.judging.findings import said_estimate, said_share
+from eval.judging.inquiry import Inquiry
+from eval.judging.judge import gather, labelled
+from eval.judging.settings import JudgeSettings, Label, load_judges
 from eval.record import RunError
 from eval.wording import counted
 from retrieval.console import Parser, stop_politely, tell_progress

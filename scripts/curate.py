@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from eval.citing import cited_in
+from eval.scoring.citing import cited_in
 from eval.task import Example
 from eval.wording import counted
 from retrieval.console import Parser

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import yaml
 
-from eval.calls import Call
+from eval.scoring.calls import Call
 from retrieval.console import Parser
 from retrieval.files import FileError, read_text, write_atomically, write_jsonl
 

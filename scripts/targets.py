@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from eval.calls import calls_of, names_of
 from eval.gold import PART
-from eval.scorers import contains
+from eval.scoring.calls import calls_of, names_of
+from eval.scoring.scorers import contains
 from eval.task import Example
 from retrieval.passage import Hit, Passage
 

@@ -9,8 +9,8 @@ from scipy.optimize import minimize
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from eval.calibration import Calibration, Share, _kappa, calibrate, corrected, kappa
-from eval.pairwise import Choice, Contest, bias, standing, strengths
+from eval.judging.calibration import Calibration, Share, _kappa, calibrate, corrected, kappa
+from eval.judging.pairwise import Choice, Contest, bias, standing, strengths
 from retrieval.stats import Estimate, wilson
 
 

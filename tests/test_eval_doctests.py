@@ -6,8 +6,8 @@ import importlib
 import pytest
 
 MODULES = """
-calibration calls citing gold init judge_findings judge_metrics judge_model numeric objects pairwise questions reading
-splits task wording words
+gold init judging.calibration judging.findings judging.metrics judging.model judging.pairwise questions scoring.calls
+scoring.citing scoring.numeric scoring.objects scoring.reading scoring.words splits task wording
 """
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.example import Example
-from eval.figures import figures
-from eval.instructions import CHECKS, DETECTED, checks, kept, loosened
-from eval.kinds import ScorerSettings
-from eval.scorers import build, unfit
+from eval.scoring.figures import figures
+from eval.scoring.instructions import CHECKS, DETECTED, checks, kept, loosened
+from eval.scoring.kinds import ScorerSettings
+from eval.scoring.scorers import build, unfit
 
 KEPT = ScorerSettings(kind="instructions")
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from eval.__main__ import main
-from eval.judge_inquiry import KINDS, Inquiry
-from eval.judge_model import EncoderJudge, expected_score
-from eval.judge_table import section
+from eval.judging.inquiry import KINDS, Inquiry
+from eval.judging.model import EncoderJudge, expected_score
+from eval.judging.table import section
 from serve.chat import ServeError
 from tests.eval_stub import fact, number_in, serving, write_rows, write_world
 from tests.judge_stub import RULES, JudgeStub, verdict

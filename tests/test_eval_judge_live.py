@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.judge_inquiry import KINDS, Inquiry, Judgement
-from eval.judge_model import opened
-from eval.judge_settings import JudgeSettings
+from eval.judging.inquiry import KINDS, Inquiry, Judgement
+from eval.judging.model import opened
+from eval.judging.settings import JudgeSettings
 from serve.stack import EngineSettings
 
 pytestmark = pytest.mark.engine

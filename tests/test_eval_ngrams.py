@@ -14,9 +14,9 @@ from hypothesis import settings as at_most
 from hypothesis import strategies as st
 
 from eval.example import Example
-from eval.figures import figures
-from eval.kinds import Kind, ScorerSettings
-from eval.scorers import build, signatures
+from eval.scoring.figures import figures
+from eval.scoring.kinds import Kind, ScorerSettings
+from eval.scoring.scorers import build, signatures
 
 SAID = ("The dog bit the man.", "It was not unexpected.", "The man bit him first.", "")
 GOLDS = (

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.example import Example
-from eval.kinds import ScorerSettings
-from eval.numeric import gold_number, last_number, number
-from eval.scorers import build
+from eval.scoring.kinds import ScorerSettings
+from eval.scoring.numeric import gold_number, last_number, number
+from eval.scoring.scorers import build
 
 GSM8K = Path(__file__).parents[1].parent / "shared" / "data" / "tasks" / "gsm8k" / "train.jsonl"
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.example import Example
-from eval.kinds import ScorerSettings
-from eval.objects import same
-from eval.scorers import build, unfit
+from eval.scoring.kinds import ScorerSettings
+from eval.scoring.objects import same
+from eval.scoring.scorers import build, unfit
 
 GOLD = '{"name": "Odo", "age": 41, "ships": ["Ada", "Bo"], "port": {"city": "Titmas", "open": true}, "rank": null}'
 FIELDS = ("name", "age", "ships", "port.open", "rank", "ships.1")

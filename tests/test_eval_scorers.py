@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import settings as at_most
 from hypothesis import strategies as st
 
-from eval.kinds import LOOSE_ALONE, USES, Kind, loosely
-from eval.scorers import build
+from eval.scoring.kinds import LOOSE_ALONE, USES, Kind, loosely
+from eval.scoring.scorers import build
+from eval.scoring.words import exact, f1
 from eval.task import Example, ScorerSettings
-from eval.words import exact, f1
 from serve.chat import Message
 from serve.strategies import shown_in, user_turn
 

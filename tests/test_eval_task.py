@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from eval.gold import GoldRetriever
-from eval.kinds import USES, Kind
-from eval.scorers import SCORERS
+from eval.scoring.kinds import USES, Kind
+from eval.scoring.scorers import SCORERS
 from eval.task import load_task
 from retrieval.files import FileError
 from retrieval.passage import Query

@@ -10,8 +10,8 @@ import trl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.calls import calls_of, names_of, same_arguments, same_calls
-from eval.scorers import build as scorers
+from eval.scoring.calls import calls_of, names_of, same_arguments, same_calls
+from eval.scoring.scorers import build as scorers
 from eval.task import Example, ScorerSettings
 from retrieval.files import FileError, read_jsonl
 from scripts import mtop

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from eval.calls import once, refuse
-from eval.kinds import ScorerSettings
+from eval.scoring.calls import once, refuse
+from eval.scoring.kinds import ScorerSettings
 
 
 def reading(settings: ScorerSettings) -> Callable[[str], str | None]:

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from eval.judge_inquiry import HIGHEST, KINDS, Inquiry, KindName
+from eval.judging.inquiry import HIGHEST, KINDS, Inquiry, KindName
 from retrieval.embed import PACKAGED
 from retrieval.files import STRICT, FileError, read_jsonl, read_yaml
 from serve.stack import EngineSettings

@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from eval.judge_inquiry import HIGHEST, KINDS, Inquiry, Judgement, digest
-from eval.judge_settings import JudgeSettings
+from eval.judging.inquiry import HIGHEST, KINDS, Inquiry, Judgement, digest
+from eval.judging.settings import JudgeSettings
 from eval.keys import fingerprint
 from retrieval.files import model_hash
 from retrieval.rerank import Reranker, locate, open_reranker

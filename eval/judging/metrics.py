@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from eval.judge_inquiry import HIGHEST, Inquiry, Judgement
-from eval.judge_settings import MetricKind
+from eval.judging.inquiry import HIGHEST, Inquiry, Judgement
+from eval.judging.settings import MetricKind
 
 Ask = Callable[[Inquiry], Awaitable[Judgement]]
 Near = Callable[[str, str], Awaitable[float]]

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from eval.example import Example
-from eval.kinds import Scorer, ScorerSettings
-from eval.reading import reading
+from eval.scoring.kinds import Scorer, ScorerSettings
+from eval.scoring.reading import reading
 
 
 def regex(settings: ScorerSettings) -> Scorer:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from eval.calibration import ENOUGH, Calibration, Pair, Share, calibrate, corrected
 from eval.folder import Results
-from eval.judge_metrics import CORRECTABLE, MARKS, Outcome
-from eval.judge_settings import Judges, MetricSettings
-from eval.pairwise import Contest, bias, standing
+from eval.judging.calibration import ENOUGH, Calibration, Pair, Share, calibrate, corrected
+from eval.judging.metrics import CORRECTABLE, MARKS, Outcome
+from eval.judging.pairwise import Contest, bias, standing
+from eval.judging.settings import Judges, MetricSettings
 from eval.task import Example
 from eval.wording import counted, percent
 from retrieval.stats import Estimate, mean

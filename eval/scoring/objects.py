@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from eval.example import Example
-from eval.kinds import Scorer, ScorerSettings
-from eval.reading import first_object, json_object, json_value
+from eval.scoring.kinds import Scorer, ScorerSettings
+from eval.scoring.reading import first_object, json_object, json_value
 
 ABSENT: Final = object()
 """What stands where an object has no such field; a field may hold null, which is something else."""

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from eval.example import Example
-from eval.kinds import Scorer, ScorerSettings
-from eval.reading import reading
+from eval.scoring.kinds import Scorer, ScorerSettings
+from eval.scoring.reading import reading
 
 CORPUS: Final = "corpus"
 """Ends the name of a figure over all questions at once."""

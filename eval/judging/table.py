@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.judge_findings import FILE, Findings
-from eval.judge_metrics import MARKS
+from eval.judging.findings import FILE, Findings
+from eval.judging.metrics import MARKS
 from eval.wording import percent
 from retrieval.files import file_hash
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 
 from eval.example import Example
-from eval.kinds import Scorer, ScorerSettings
-from eval.reading import first_object, loose_field
-from eval.words import contains, normalise
+from eval.scoring.kinds import Scorer, ScorerSettings
+from eval.scoring.reading import first_object, loose_field
+from eval.scoring.words import contains, normalise
 from serve.strategies import MARKER
 
 

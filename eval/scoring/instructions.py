@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any, Final, Literal, get_args, get_origin
 
 from eval.example import Example
-from eval.kinds import Scorer, ScorerSettings
+from eval.scoring.kinds import Scorer, ScorerSettings
 
 Check = Callable[..., bool]
 """(reply, and the instruction's own arguments by their published names) -> whether the reply keeps it"""

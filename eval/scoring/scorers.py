@@ -9,18 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from eval.calls import calls_of, names_of, same_arguments, same_calls
-from eval.citing import cites_precision, cites_recall, context_used
-from eval.custom import content, python
 from eval.example import Example
-from eval.instructions import instruction_share, instructions, knows_instructions
-from eval.kinds import Kind, Scorer, ScorerSettings, loosely
-from eval.ngrams import bleu, bleu_signature, chrf, chrf_signature, gleu, gleu_signature, rouge, rouge_signature
-from eval.numeric import holds_number, numeric
-from eval.objects import holds_fields, json_fields, json_format, json_schema
-from eval.patterns import holds_patterns, regex
-from eval.reading import reading
-from eval.words import choice, contains, exact, f1
+from eval.scoring.calls import calls_of, names_of, same_arguments, same_calls
+from eval.scoring.citing import cites_precision, cites_recall, context_used
+from eval.scoring.custom import content, python
+from eval.scoring.instructions import instruction_share, instructions, knows_instructions
+from eval.scoring.kinds import Kind, Scorer, ScorerSettings, loosely
+from eval.scoring.ngrams import bleu, bleu_signature, chrf, chrf_signature, gleu, gleu_signature, rouge, rouge_signature
+from eval.scoring.numeric import holds_number, numeric
+from eval.scoring.objects import holds_fields, json_fields, json_format, json_schema
+from eval.scoring.patterns import holds_patterns, regex
+from eval.scoring.reading import reading
+from eval.scoring.words import choice, contains, exact, f1
 
 Comparison = Callable[[str, str], float]
 """(said, gold) -> 0..1"""

@@ -11,9 +11,9 @@ from fractions import Fraction
 from typing import Final
 
 from eval.example import Example
-from eval.kinds import Scorer, ScorerSettings
-from eval.reading import reading
-from eval.words import exact
+from eval.scoring.kinds import Scorer, ScorerSettings
+from eval.scoring.reading import reading
+from eval.scoring.words import exact
 
 PLAIN: Final = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?!\w))?"
 PARTED: Final = r"(?:\d+\s)?\d+/\d+(?![\d/])"

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from eval.example import Example
-from eval.kinds import Kind, ScorerSettings
-from eval.ngrams import CORPUS, corpus_bleu, corpus_chrf, corpus_gleu
-from eval.reading import reading
 from eval.record import Record
+from eval.scoring.kinds import Kind, ScorerSettings
+from eval.scoring.ngrams import CORPUS, corpus_bleu, corpus_chrf, corpus_gleu
+from eval.scoring.reading import reading
 
 Answers = Sequence[tuple[Example, Record]]
 Figure = Callable[[str, ScorerSettings, Answers], float]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.example import Example
-from eval.kinds import Scorer, ScorerSettings
 from eval.record import RunError
+from eval.scoring.kinds import Scorer, ScorerSettings
 from retrieval.files import FileError, read_text
 
 

@@ -20,15 +20,15 @@ from tqdm import tqdm
 from eval.evidence import in_prompt, marked
 from eval.folder import Results, load_results, locked
 from eval.gold import is_oracle
-from eval.judge_book import Book, Unasked
-from eval.judge_findings import FILE, LABEL, Findings, Found, Gathered, find
-from eval.judge_inquiry import Inquiry
-from eval.judge_metrics import METRICS, Ask, Case, Near, Outcome
-from eval.judge_model import Judge, identity, opened
-from eval.judge_settings import Judges, JudgeSettings, Label, MetricSettings, read_labels
-from eval.pairwise import Contest
-from eval.reading import loose_field
+from eval.judging.book import Book, Unasked
+from eval.judging.findings import FILE, LABEL, Findings, Found, Gathered, find
+from eval.judging.inquiry import Inquiry
+from eval.judging.metrics import METRICS, Ask, Case, Near, Outcome
+from eval.judging.model import Judge, identity, opened
+from eval.judging.pairwise import Contest
+from eval.judging.settings import Judges, JudgeSettings, Label, MetricSettings, read_labels
 from eval.record import Journal, Record, RunError
+from eval.scoring.reading import loose_field
 from eval.task import Example
 from retrieval.embed import Embedder, locate
 from retrieval.files import FileError, file_hash, write_atomically

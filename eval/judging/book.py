@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from eval.judge_inquiry import Inquiry, Judgement, digest, template
-from eval.judge_model import Judge
+from eval.judging.inquiry import Inquiry, Judgement, digest, template
+from eval.judging.model import Judge
 from eval.record import Journal
 from retrieval.files import read_jsonl
 

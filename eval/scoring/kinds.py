@@ -1,7 +1,7 @@
 """What a task may say of a scorer: its kind, and the settings that this kind uses.
 
 A setting that a kind would ignore is refused, and so is a kind without what it needs. Knows nothing of how a score is
-computed; `eval.scorers` says what each kind does.
+computed; `eval.scoring.scorers` says what each kind does.
 """
 
 from collections.abc import Callable, Mapping, Sequence

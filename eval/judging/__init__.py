@@ -1,0 +1,1 @@
+"""What a judge says about the answers of a run."""
