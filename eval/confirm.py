@@ -158,8 +158,10 @@ def _grid(dev: Results, folder: Path, best: Combination) -> Grid:
 
 def _refuse_changes(dev: Results, grid: Grid, folder: Path) -> None:
     """What is confirmed must be what was chosen, judged as it was chosen."""
-    chosen, now = dev.config.keys.cells, keys_of(grid).cells
-    changed = [name for name, key in now.items() if chosen.get(name) != key]
+    chosen, now = dev.config.keys, keys_of(grid)
+    changed = [name for name, key in now.cells.items() if chosen.cells.get(name) != key]
+    changed += ["the version of vLLM"] if chosen.engine and chosen.engine != now.engine else []
+    changed += ["the layout of prompts"] if chosen.layout and chosen.layout != now.layout else []
     before, after = dev.config.task, grid.task.settings
     if (before.primary, before.scorers) != (after.primary, after.scorers):
         changed.append("the scorers")

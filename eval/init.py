@@ -20,13 +20,14 @@ from typing import Any, Final
 
 from eval.gold import cite, document_of
 from eval.questions import Asked, read_questions
-from eval.splits import DISAGREE, detectable, fewest_clusters, split
+from eval.splits import DISAGREE, detectable, split
 from eval.suggest import Suggestion, suggest
 from eval.task import Example
 from eval.wording import counted
 from retrieval.documents import read_documents
 from retrieval.files import FileError, read_jsonl, write_atomically
 from retrieval.passage import Document
+from retrieval.power import fewest_clusters
 from serve.base import model_folder, model_problems
 from serve.combination import BASE
 

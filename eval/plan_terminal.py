@@ -14,6 +14,7 @@ from rich.text import Text
 from eval.plan import ALIKE, Contrast, Plan
 from eval.screening import USUAL
 from eval.wording import counted, number
+from retrieval.power import fewest_clusters
 
 SHOWN: Final = 30
 """Contrasts that fit a screen: the levers, then the combinations that are hardest to tell from the baseline."""
@@ -66,6 +67,12 @@ def warned(plan: Plan) -> Iterator[str]:
     if not (contrasts := (*plan.measured, *plan.guessed)):
         yield "The grid has the baseline alone: nothing is compared with it."
         return
+    needed = fewest_clusters(max(one.family for one in contrasts))
+    if plan.clusters < needed:
+        yield (
+            f"Warning: {counted(plan.clusters, 'cluster')} can show no gain at all in so many comparisons, however "
+            f"large: at least {needed} must differ. Ask about more documents, or name smaller units in `meta.cluster`."
+        )
     if plan.guessed and plan.clusters < plan.questions:
         yield (
             f"The questions are in {counted(plan.clusters, 'cluster')}; without records, differences within one are "

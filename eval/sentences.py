@@ -89,7 +89,7 @@ def _thanks(finding: Finding) -> Iterator[str]:
 def _harm(effects: Sequence[Effect]) -> Iterator[str]:
     """A lever that costs score is as much a finding as one that brings some."""
     for effect in effects:
-        if effect.p_holm < ALPHA and effect.estimate.value < 0:
+        if effect.p_holm < ALPHA and effect.estimate.high < 0:  # a flip of signs and an interval may disagree
             yield (
                 f"The {effect.factor} {effect.level} hurts: against {effect.against} the score changes by "
                 f"{_gain(effect.estimate)}, on average over the grid."

@@ -6,7 +6,6 @@ documents that nothing can be split, clusters that were named count instead. The
 nothing of files.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
@@ -18,7 +17,6 @@ from eval.task import Example
 from eval.wording import counted
 from retrieval.files import FileError
 from retrieval.power import design_effect, smallest_difference
-from retrieval.stats import ALPHA
 from train.overlap import Text, overlaps
 
 SHARES: Final[Mapping[str, float]] = {"train": 0.4, "dev": 0.3, "test": 0.3}
@@ -64,17 +62,6 @@ def together(examples: Sequence[Example], labels: Labels) -> list[list[str]]:
     for one in leader:
         groups[lead(one)].append(one)
     return list(groups.values())
-
-
-def fewest_clusters(comparisons: int) -> int:
-    """How many clusters must differ, all in one direction, before any gain can come out clear in so many comparisons.
-
-    P-values flip whole clusters, so k of them give none below 2 / 2^k, and Holm's first step multiplies that.
-
-    >>> fewest_clusters(1), fewest_clusters(11)
-    (6, 9)
-    """
-    return math.floor(1 + math.log2(comparisons / ALPHA)) + 1
 
 
 def detectable(examples: Sequence[Example], comparisons: int) -> float:

@@ -42,6 +42,17 @@ def spread_seen(estimate: Estimate, n: int) -> float:
     return n * ((estimate.high - estimate.low) / (2 * Z)) ** 2
 
 
+def fewest_clusters(comparisons: int) -> int:
+    """How many clusters must differ, all in one direction, before any gain can come out clear in so many comparisons.
+
+    P-values flip whole clusters, so k of them give none below 2 / 2^k, and Holm's first step multiplies that.
+
+    >>> fewest_clusters(1), fewest_clusters(11)
+    (6, 9)
+    """
+    return math.floor(1 + math.log2(comparisons / ALPHA)) + 1
+
+
 def design_effect(sizes: Sequence[int], correlation: float) -> float:
     """How many clustered items do the work of one independent one, from the clusters' sizes and how alike two items of
     one cluster are (Kish 1965, with unequal sizes): divide n by it before asking for the smallest difference.

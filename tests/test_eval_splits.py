@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from eval.splits import by_cluster, by_document, fewest_clusters, together
+from eval.splits import by_cluster, by_document, together
 from eval.task import Example
 from retrieval.passage import Document, Hit
+from retrieval.power import fewest_clusters
 from retrieval.stats import paired
 from scripts.targets import TARGETS
 
