@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.folder import Results
-from eval.gold import is_oracle
-from eval.screening import corrected
+from eval.screening import in_family
 from eval.summary import Row, clusters, ranked, scores
 from eval.task import Stakes
 from retrieval.stats import ALPHA, above
@@ -45,9 +44,8 @@ def enough(results: Results, rows: Sequence[Row]) -> Enough | None:
         return None
     needed, alike = (wanted.break_even if isinstance(wanted, Stakes) else wanted), clusters(results)
     tables = [scores(results, Combination.parse(row.combination)) for row in choices]
-    stopped = sum(not is_oracle(cell.retriever) for cell in results.stopped)
-    p_values = corrected(
-        [above([*table.values()], needed, [alike[item] for item in table]) for table in tables], stopped
+    p_values = in_family(
+        [above([*table.values()], needed, [alike[item] for item in table]) for table in tables], results.out
     )
     sure = [(row, p) for row, p in zip(choices, p_values, strict=True) if p < ALPHA]
     row, p = min(sure, key=lambda one: one[0].tokens) if sure else (choices[0], p_values[0])

@@ -10,7 +10,6 @@ from typing import Literal
 
 from eval.effects import LEVERS, Effect, Factor
 from eval.folder import Results
-from eval.gold import is_oracle
 from eval.summary import Comparison, Row, comparisons, ranked
 from retrieval.power import items_needed, spread_seen
 from retrieval.stats import ALPHA, Difference
@@ -47,7 +46,7 @@ def find(results: Results, rows: Sequence[Row], effects: Sequence[Effect]) -> Fi
         return None
     best = others[0]
     comparison = compared[Combination.parse(best.combination)]
-    family = len(others) + sum(not is_oracle(cell.retriever) for cell in results.stopped)
+    family = len(others) + results.out
     decision, tied = _decide(comparison), tuple(row for row in ranked(rows) if row.tied)
     base = next(row for row in rows if row.combination == str(results.baseline))
     return Finding(

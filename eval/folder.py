@@ -77,6 +77,11 @@ class Results:
         """What everything is compared with."""
         return Combination.parse(self.config.grid.baseline)
 
+    @property
+    def out(self) -> int:
+        """How many that could have been chosen were stopped: they have lost, and count in every correction."""
+        return sum(not is_oracle(cell.retriever) for cell in self.stopped)
+
     def missing(self, cell: Combination) -> int:
         """How many answers this cell still lacks."""
         return len(planned(cell, self.examples)) - len(self.records[cell])

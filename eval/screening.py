@@ -120,10 +120,10 @@ def chance(ours: Sequence[float], theirs: Sequence[float], share: float) -> floa
     return float(ndtr(ndtri(found.p / 2) / math.sqrt(1 - share)))
 
 
-def corrected(p_values: Sequence[float], stopped: int) -> list[float]:
+def in_family(p_values: Sequence[float], stopped: int) -> list[float]:
     """Holm's p-values of what was compared, in the family of all that could have been: who was stopped has lost.
 
-    >>> corrected([0.01, 0.04], stopped=2)
+    >>> in_family([0.01, 0.04], stopped=2)
     [0.04, 0.12]
     """
     return holm([*p_values, *[1.0] * stopped])[: len(p_values)]

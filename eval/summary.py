@@ -20,7 +20,7 @@ from eval.gold import is_oracle
 from eval.record import Record
 from eval.scoring.figures import figures
 from eval.scoring.kinds import FORMS
-from eval.screening import Stop, by_lot, corrected, first_round
+from eval.screening import Stop, by_lot, first_round, in_family
 from retrieval.stats import Difference, Estimate, mean, paired, per, quantile, tied
 from serve.combination import Combination
 
@@ -66,7 +66,7 @@ class Row:
     tied: bool | None = None
     """Whether it cannot be told from the highest score; None for those that could not be chosen."""
     minutes_per_1000: float
-    """The machine's minutes for 1,000 answers, by Little's law: seconds waited over questions in flight."""
+    """The machine's minutes for 1,000 answers, by Little's law: seconds waited over calls in flight meanwhile."""
     cost_per_1000: float | None = None
     """The same in money, where the grid says what an hour costs."""
     stopped_after: int | None = None
@@ -158,8 +158,7 @@ def comparisons(results: Results) -> dict[Combination, Comparison]:
     others = [cell for cell in results.records if cell != results.baseline and not results.missing(cell)]
     found = {cell: difference(results, cell, results.baseline) for cell in others}
     declared = [cell for cell in others if not is_oracle(cell.retriever)]
-    stopped = sum(not is_oracle(cell.retriever) for cell in results.stopped)
-    p_holm = dict(zip(declared, corrected([found[cell].p for cell in declared], stopped), strict=True))
+    p_holm = dict(zip(declared, in_family([found[cell].p for cell in declared], results.out), strict=True))
     return {cell: Comparison(found[cell], p_holm.get(cell, math.nan)) for cell in others}
 
 
@@ -276,7 +275,8 @@ def _stopped(results: Results, cell: Combination, stop: Stop) -> Row:
         stopped_after=stop.asked,
         behind=stop.behind if raced else None,
         leader=str(stop.leader) if raced else "",
-        others={name: unknown for name in results.config.task.scorers if name != results.config.task.primary},
+        others={name: unknown for name in results.config.task.scorers if name != results.config.task.primary}
+        | figures(results.config.task.scorers, ()),
     )
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.effects import Scores, main_effects
-from eval.screening import Race, by_lot, corrected, first_round, screen
+from eval.screening import Race, by_lot, first_round, in_family, screen
 from eval.task import Example
 from retrieval.stats import ALPHA, paired
 from scripts.known_truth import answers, labels, planted
@@ -214,4 +214,4 @@ def _adopted(rows: Numbers, going: NDArray[np.bool_], chosen: int, alike: Sequen
     if chosen == 0 or not others:
         return False
     p = [paired(rows[place].tolist(), rows[0].tolist(), alike).p for place in others]
-    return corrected(p, stopped=int((~going).sum()))[others.index(chosen)] < ALPHA
+    return in_family(p, stopped=int((~going).sum()))[others.index(chosen)] < ALPHA

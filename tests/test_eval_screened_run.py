@@ -141,8 +141,13 @@ def test_without_screening_the_rest_is_asked(stub: Stub, tmp_path: Path) -> None
 
 def test_who_stopped_is_shown_and_never_compared_as_if_it_were_whole(stub: Stub, tmp_path: Path) -> None:
     grid, out = write_world(tmp_path, stub.url, n=N, screen=True), tmp_path / "out"
+    task = tmp_path / "task.yaml"
+    edit(task, scorers=yaml.safe_load(task.read_text())["scorers"] | {"bleu": {"kind": "bleu"}})
     assert main(["run", str(grid), "--out", str(out)]) == 0
 
+    lines = [*csv.reader((out / "summary.csv").open())]
+    assert "bleu_corpus" in lines[0]
+    assert {len(line) for line in lines} == {len(lines[0])}
     rows = {row["combination"]: row for row in csv.DictReader((out / "summary.csv").open())}
     row = rows["base:none:brief"]
     assert (row["n"], row["n_infra"], row["score"], row["delta"], row["p_holm"]) == (str(N), "0", "", "", "")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.screening import Race, by_lot, chance, corrected, ends, first_round, screen
+from eval.screening import Race, by_lot, chance, ends, first_round, in_family, screen
 from eval.task import Example
 from scripts.raced_grids import World, race_of, responses
 from serve.combination import Combination
@@ -128,8 +128,8 @@ def test_graded_scores_are_judged_as_well() -> None:
 
 
 def test_who_stopped_counts_in_the_family() -> None:
-    assert corrected([0.01], stopped=0) == [0.01]
-    assert corrected([0.01], stopped=9) == pytest.approx([0.1])
+    assert in_family([0.01], stopped=0) == [0.01]
+    assert in_family([0.01], stopped=9) == pytest.approx([0.1])
 
 
 def test_effects_are_estimated_from_what_every_combination_was_asked() -> None:
