@@ -187,6 +187,7 @@ class _Court:
     def __init__(self, results: Results) -> None:
         task, self._records = results.config.task, first_answers(results)
         self._judge = _Judge(task, results.examples)
+        self._examples = {one.id: one for one in results.examples}
         self._right = {
             cell: {
                 one.id: self._judge.loosely_right(one, records[one.id]) for one in results.examples if one.id in records
@@ -198,6 +199,7 @@ class _Court:
         }
         self._oracles = [cell for cell in results.records if cell.retriever == GOLD]
         self._solved = {item for right in self._right.values() for item, is_right in right.items() if is_right}
+        self._solved |= set(self._solved_by(results.stopped))
         # A way of asking that fails most questions says nothing about the one it fails: only an able oracle does.
         self._tried = {item for cell in self._oracles if _able(self._right[cell]) for item in self._right[cell]}
 
@@ -217,6 +219,13 @@ class _Court:
             oracle=self._arm(cell, GOLD, example) if example.has_gold else None,
             suspect=example.id in self._tried and example.id not in self._solved,
         )
+
+    def _solved_by(self, stopped: Mapping[Combination, Mapping[str, Record]]) -> Iterator[str]:
+        """Who was stopped is no arm any more, but what it got right can be got right."""
+        for records in stopped.values():
+            for item, record in records.items():
+                if self._judge.loosely_right(self._examples[item], record):
+                    yield item
 
     def _arm(self, cell: Combination, retriever: str, example: Example) -> bool | None:
         return self._arms[cell, retriever].get(example.id)

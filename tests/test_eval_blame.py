@@ -330,3 +330,16 @@ def test_where_no_way_of_asking_is_able_no_question_is_suspect() -> None:
     results = simulate(grid, lambda cell, part: 0.0, 60, 0)
 
     assert set(blame(look(results))[results.baseline].values()) == {"behaviour"}
+
+
+def test_what_a_stopped_combination_got_right_is_not_suspect() -> None:
+    grid = grid_of(["base"], ["none", "dense", "gold"], ["direct"], "base:none:direct")
+    results = simulate(grid, lambda cell, part: {"none": 0.0, "dense": 1.0, "gold": 0.7}[cell.retriever], 100, 0)
+    cell = Combination.parse("base:dense:direct")
+    others = {one: found for one, found in results.records.items() if one != cell}
+
+    stopped = blame(look(replace(results, records=others, stopped={cell: results.records[cell]})))
+    without = blame(look(replace(results, records=others)))
+
+    assert "suspect" in set(without[results.baseline].values())
+    assert "suspect" not in set(stopped[results.baseline].values())
