@@ -38,7 +38,7 @@ class GridSettings:
     """Of the product, these combinations alone; all of it unless named."""
     baseline: str
     concurrency: Annotated[int, Field(ge=1)] = 64
-    """Questions in flight at once; the engine batches them."""
+    """Calls in flight at once; the engine batches them."""
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
     """What an hour of the machine costs, in any unit: with it, the report prices answers."""
     repeats: Annotated[int, Field(ge=1)] = 1

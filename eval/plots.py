@@ -38,7 +38,7 @@ SECONDS: Final = Price(
     lambda row: max(row.latency_p50_s, 0.001),
     lambda row: f"{row.latency_p50_s:.2f} s",
     "~g",
-    "Measured by the client with %s questions in flight over all combinations: at another load they are others.",
+    "Measured by the client with up to %s calls in flight over all combinations: at another load they are others.",
 )
 
 

@@ -50,9 +50,9 @@ class Record:
     that call: what the answer would have cost alone."""
     search_seconds: float = 0.0
     """The part of the seconds that retrieval took."""
-    in_flight: int = 0
-    """How many calls the engine had when it was asked, this one included: the load that the seconds were measured
-    under. 0 where it was not noted."""
+    in_flight: float = 0
+    """How many calls the engine had while it was asked, this one included, on average by shares: the load that the
+    seconds were measured under, and seconds over it are what the engine spent on it. 0 where it was not noted."""
 
 
 LATER: Final = ("repeat", "shared", "search_seconds", "in_flight")

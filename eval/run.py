@@ -150,7 +150,7 @@ class _Desk:
         return self._exchange.made
 
     async def serve(self, rounds: Iterable[Sequence[Job]]) -> None:
-        """Keep as many questions in flight as the grid allows until none is left, one round after the other."""
+        """Keep as many calls in flight as the grid allows until no question is left, one round after the other."""
         with tqdm(total=0, unit=" answers", desc="asking", disable=None) as bar:
             async with self._pipeline, self._exchange:
                 await self._probe()
@@ -208,7 +208,7 @@ class _Desk:
             repeat=job.repeat,
             shared=model.shared,
             search_seconds=round(answer.search_seconds, 4),
-            in_flight=model.in_flight,
+            in_flight=round(model.in_flight, 2),
         )
 
     def _oracle(self, cell: Combination, example: Example) -> Retriever | None:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -39,20 +40,54 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A reply, and how many were in flight when it was asked for, itself included."""
+    """A reply, and how many were in flight while it was waited for, itself included: 2 where it had half the engine."""
 
     reply: Reply
-    in_flight: int
+    in_flight: float
+
+
+class _Shares:
+    """Each call's share of the engine's time: of a second with four in flight, a quarter. All shares together are the
+    seconds in which any was."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._since = 0.0
+        self._each = 0.0
+        """The share of a call that had been in flight from the beginning."""
+
+    @contextmanager
+    def one(self) -> Iterator["_Share"]:
+        """One more call is in flight inside this block."""
+        share = _Share()
+        began, before = self._change(1)
+        try:
+            yield share
+        finally:
+            ended, after = self._change(-1)
+            share.in_flight = (ended - began) / (after - before) if after > before else 1.0
+
+    def _change(self, calls: int) -> tuple[float, float]:
+        now = time.perf_counter()
+        self._each += (now - self._since) / self._calls if self._calls else 0.0
+        self._since, self._calls = now, self._calls + calls
+        return now, self._each
+
+
+@dataclass(slots=True)
+class _Share:
+    in_flight: float = 1.0
 
 
 class Exchange:
-    """Every call of a run goes through it, while it is open. What `known` has is not asked again."""
+    """Every call that answers of a run are made of goes through it, while it is open; what a search has written does
+    not. What `known` has is not asked again."""
 
     def __init__(self, at_once: int, known: Iterable[tuple[Prompt, Call]] = ()) -> None:
         self._known = dict(known)
         self._once: Once[Prompt, Call] = Once(REMEMBERED)
         self._slots = asyncio.Semaphore(at_once)
-        self._in_flight = 0
+        self._shares = _Shares()
         self.made = 0
         """Calls that were answered."""
 
@@ -72,14 +107,10 @@ class Exchange:
 
     async def _ask(self, upstream: Upstream, prompt: Prompt) -> Call:
         async with self._slots:
-            self._in_flight += 1
-            in_flight = self._in_flight
-            try:
+            with self._shares.one() as share:
                 reply = await upstream.chat(prompt.messages, prompt.sampling)
-                self.made += 1
-                return Call(replace(reply, completion=None), in_flight)
-            finally:
-                self._in_flight -= 1
+            self.made += 1
+            return Call(replace(reply, completion=None), share.in_flight)
 
 
 class SharedModel:
@@ -90,8 +121,8 @@ class SharedModel:
         self._exchange = exchange
         self.shared = True
         """Whether none of them was made for this answer."""
-        self.in_flight = 0
-        """The most that were in flight."""
+        self.in_flight = 0.0
+        """The most that a call of it had beside itself, itself included."""
 
     async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
         """The reply, for the seconds of its call: the answer's clock also ran while others were served."""

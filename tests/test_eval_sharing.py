@@ -20,10 +20,10 @@ from eval.keys import keys_of
 from eval.plan import plan, read_earlier
 from eval.record import Record, read_records
 from eval.run import AHEAD, Job, batched, pending, run
-from eval.sharing import SharedRetriever
+from eval.sharing import Exchange, Prompt, SharedRetriever
 from eval.summary import summarise
 from retrieval.passage import Document, Hit, Query
-from serve.chat import Usage
+from serve.chat import Message, Reply, Sampling, Usage
 from serve.combination import Combination
 from serve.meter import charge, metered
 from serve.once import Once
@@ -101,6 +101,41 @@ def test_whoever_waits_for_a_shared_call_leaves_the_engine_its_work(stub: Stub, 
     run(load_grid(world(tmp_path, stub.url, alike, concurrency=4, baseline="base:none:way0")), tmp_path / "out")
 
     assert busy[1] == 4
+
+
+def test_seconds_over_calls_in_flight_are_the_time_in_which_the_engine_had_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of our own: one call from 0 to 4, another from 2 to 4, a third alone from 10 to 11."""
+    now = [0.0]
+    monkeypatch.setattr("eval.sharing.time.perf_counter", lambda: now[0])
+
+    @dataclass
+    class Slow:
+        name: str = "base"
+        done: asyncio.Event = field(default_factory=asyncio.Event)
+
+        async def chat(self, messages: Sequence[Message], sampling: Sampling) -> Reply:
+            await self.done.wait()
+            return Reply(text="", usage=Usage(), finish_reason="stop", seconds=0.0)
+
+    async def ask() -> list[float]:
+        loads = []
+        async with Exchange(at_once=8) as exchange:
+            for moments in ((0.0, 2.0, 4.0), (10.0, 11.0)):
+                model, calls = Slow(), []
+                for moment in moments[:-1]:
+                    now[0] = moment
+                    prompt = Prompt("base", (Message("user", str(moment)),), Sampling())
+                    calls.append(asyncio.create_task(exchange.call(model, prompt)))  # type: ignore[arg-type]
+                    await asyncio.sleep(0.01)
+                now[0] = moments[-1]
+                model.done.set()
+                loads += [one.in_flight for one in await asyncio.gather(*calls)]
+        return loads
+
+    first, second, third = asyncio.run(ask())
+
+    assert (first, second, third) == (pytest.approx(4 / 3), pytest.approx(2), pytest.approx(1))
+    assert 4 / first + 2 / second + 1 / third == pytest.approx(5)
 
 
 def test_what_a_record_has_already_is_not_asked_for_another_cell(stub: Stub, tmp_path: Path) -> None:
