@@ -2,8 +2,8 @@
 
     Inquiry.of("supported", context="Foxes are red.", claim="A fox is red.")
 
-A metric is made of many such inquiries (`judge_metrics.py`), so a judge is calibrated on the very thing it is
-asked. Knows nothing of who judges, of runs, or of what the answers come to.
+A metric is made of many such inquiries (`metrics.py`), so a judge is calibrated on the very thing it is asked. Knows
+nothing of who judges, of runs, or of what the answers come to.
 """
 
 import hashlib

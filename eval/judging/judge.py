@@ -150,6 +150,10 @@ def _cells(results: Results, judges: Judges) -> tuple[Combination, ...]:
     """Whose answers are judged."""
     known = {str(cell): cell for cell in results.records}
     wrong = [name for name in judges.combinations if name not in known]
+    if halted := [name for name in wrong if name in map(str, results.stopped)]:
+        raise FileError(
+            f"combinations: {halted[0]!r} was stopped early by screening, so half of its answers are missing"
+        )
     if wrong:
         raise FileError(f"combinations: {wrong[0]!r} is not a combination of this run; choose from {', '.join(known)}")
     if not judges.combinations and any(one.kind == "pairwise" for one in judges.metrics.values()):
