@@ -137,7 +137,7 @@ def _chosen(dev: Results, folder: Path) -> Combination:
 
 
 def _grid(dev: Results, folder: Path, best: Combination) -> Grid:
-    """The two combinations on the locked questions, with stack and task as they are now."""
+    """The two combinations on all of the locked questions, with stack and task as they are now."""
     written, locked = dev.config.grid, dev.config.task.locked
     assert locked is not None
     cells = (dev.baseline, best)
@@ -149,6 +149,7 @@ def _grid(dev: Results, folder: Path, best: Combination) -> Grid:
         retrievers=tuple(dict.fromkeys(cell.retriever for cell in cells)),
         strategies=tuple(dict.fromkeys(cell.strategy for cell in cells)),
         only=tuple(map(str, cells)),
+        screen=False,
     )
     stack, task = Stack.load(settings.stack), load_task(settings.task, folder / locked)
     if wrong := [f"{key}: {what}" for key, what in misfits(settings, stack, task)]:

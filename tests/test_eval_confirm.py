@@ -185,3 +185,18 @@ def test_nobody_learns_from_locked_questions(grid: Path) -> None:
     assert len(read_examples(locked)) == len(TEST)
     with pytest.raises(FileError, match="every question of it is in"):
         load_sft(settings)
+
+
+def test_a_winner_that_fails_the_locked_test_is_asked_all_of_it_though_its_grid_was_screened(
+    grid: Path, stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(grid, screen=True)
+    out = tmp_path / "out"
+    main(["run", str(grid), "--out", str(out)])
+    best = json.loads((out / "verdict.json").read_text())["best"]
+    stub.say = lambda model, messages: "wrong" if model == "tuned" else f"word{number_in(messages)}"
+
+    assert main(["confirm", str(out)]) == 0
+
+    assert "Not confirmed" in capsys.readouterr().out
+    assert len(load_results(out / "test").records[Combination.parse(best)]) == len(TEST)
