@@ -6,6 +6,7 @@ from typing import Final
 
 from eval.blame import MEANING, Leaf, Leaves
 from eval.folder import Results
+from eval.gold import document_of
 from eval.record import Record
 from eval.task import Example
 from serve.combination import Combination
@@ -59,9 +60,5 @@ def varied(wrong: list[Peek]) -> list[Peek]:
 def _found(example: Example, record: Record) -> bool | None:
     if not example.evidence:
         return None
-    marked = {_document(place) for place in example.evidence}
-    return any(_document(source.passage) in marked for source in record.sources)
-
-
-def _document(place: str) -> str:
-    return place.rpartition("@")[0] or place
+    marked = set(map(document_of, example.evidence))
+    return any(document_of(source.passage) in marked for source in record.sources)

@@ -20,6 +20,7 @@ from typing import Any, Final
 import yaml
 
 from eval.folder import Results
+from eval.gold import document_of
 from eval.grid import Grid, load_grid
 from eval.record import Record, RunError
 from eval.run import run
@@ -88,11 +89,7 @@ def attacks(
 
 def _shared(one: Example, other: Example) -> bool:
     """Whether the evidence of both is in the same document."""
-    return bool({*map(_document, one.evidence)} & {*map(_document, other.evidence)})
-
-
-def _document(evidence: str) -> str:
-    return evidence.partition("@")[0].partition("#p")[0]
+    return bool({*map(document_of, one.evidence)} & {*map(document_of, other.evidence)})
 
 
 def _unused(random: Random, examples: Sequence[Example]) -> Iterator[str]:

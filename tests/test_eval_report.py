@@ -13,6 +13,7 @@ from eval.__main__ import main
 from eval.analysis import analyse
 from eval.blame import blame, look
 from eval.folder import Results
+from eval.gold import document_of
 from eval.peek import SHOWN, blamed, varied, wrong_answers
 from eval.report import Axis, render, save
 from eval.summary import summarise, to_csv
@@ -166,3 +167,16 @@ def test_the_files_are_those_that_were_agreed(results: Results, tmp_path: Path) 
         "summary.csv",
         "verdict.json",
     ]
+
+
+def test_evidence_marked_by_page_is_found_where_a_piece_of_its_document_was_shown(results: Results) -> None:
+    cell = next(cell for cell in results.records if cell.retriever == GOLD)
+    pages = tuple(
+        replace(one, evidence=tuple(f"{document_of(mark)}#p1" for mark in one.evidence)) for one in results.examples
+    )
+    paged = replace(results, examples=pages)
+
+    wrong = wrong_answers(paged, cell, blame(look(paged))[cell])
+
+    assert wrong
+    assert {peek.evidence_found for peek in wrong if peek.example.evidence} == {True}
