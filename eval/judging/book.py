@@ -6,7 +6,6 @@
 Knows nothing of metrics, or of why anybody asks.
 """
 
-import asyncio
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -15,6 +14,7 @@ from eval.judging.inquiry import Inquiry, Judgement, digest, template
 from eval.judging.model import Judge
 from eval.record import Journal
 from retrieval.files import read_jsonl
+from serve.once import Once
 
 SHOWN: Final = 300
 """Characters of each part that a line quotes for people: the whole is in the run's records."""
@@ -32,10 +32,8 @@ class Book:
         self._judge_hash = judge
         self._journal = Journal(path)
         self._said: dict[str, Judgement] = {}
-        self._asking: dict[str, asyncio.Task[Judgement]] = {}
+        self._once: Once[str, Judgement] = Once()
         self.judge: Judge | None = None
-        self.asked = 0
-        """How often the judge has been asked since this was opened."""
         for _, row in read_jsonl(path):
             if row["judge"] == judge:
                 self._said[row["key"]] = Judgement(row["said"], row["expected"])
@@ -53,18 +51,13 @@ class Book:
         key = digest([self._judge_hash, template(inquiry.kind), inquiry.parts])
         if key in self._said:
             return self._said[key]
-        if self.judge is None:
+        if (judge := self.judge) is None:
             raise Unasked
-        if key not in self._asking:  # two answers in the same words are judged once, also at the same time
-            self._asking[key] = asyncio.create_task(self._fresh(key, inquiry, self.judge))
-        return await asyncio.shield(self._asking[key])
+        # Two answers in the same words are judged once, also at the same time.
+        return await self._once(key, lambda: self._fresh(key, inquiry, judge))
 
     async def _fresh(self, key: str, inquiry: Inquiry, judge: Judge) -> Judgement:
-        self.asked += 1
-        try:
-            judgement = await judge.judge(inquiry)
-        finally:
-            del self._asking[key]
+        judgement = await judge.judge(inquiry)
         shown = {name: text[:SHOWN] for name, text in inquiry.named.items()}
         row = {"key": key, "judge": self._judge_hash, "kind": inquiry.kind, "asked": shown}
         self._journal.write(row | {"said": judgement.said, "expected": judgement.expected})

@@ -33,7 +33,7 @@ from eval.task import Example
 from retrieval.embed import Embedder, locate
 from retrieval.files import FileError, file_hash, write_atomically
 from serve.chat import ServeError, Unavailable
-from serve.combination import Combination
+from serve.combination import GOLD, Combination
 from serve.strategies import shown_in
 
 log = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ def _case(results: Results, example: Example, record: Record, metric: MetricSett
 def _covered(results: Results, example: Example, record: Record) -> bool | None:
     if is_oracle(record.combination.retriever):
         return True
-    oracles = (records.get(example.id) for cell, records in results.records.items() if is_oracle(cell.retriever))
+    oracles = (records.get(example.id) for cell, records in results.records.items() if cell.retriever == GOLD)
     return in_prompt(example, record, next(filter(None, oracles), None))
 
 
