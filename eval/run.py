@@ -142,6 +142,7 @@ class _Desk:
         self._records = records
         self._failures = failures
         self._unavailable = 0
+        self._last: ServeError | None = None
         self._dead: dict[str, str] = {}
 
     @property
@@ -227,9 +228,11 @@ class _Desk:
         self._failures.append(
             Failure(id=job.example.id, combination=job.cell, reason=str(error), attempts=attempts, repeat=job.repeat)
         )
-        self._unavailable += isinstance(error, Unavailable)
+        # Whoever shares a call is told of its failure by the same error, which counts once.
+        self._unavailable += isinstance(error, Unavailable) and error is not self._last
+        self._last = error
         if self._unavailable >= 2 * self._at_once:
             raise RunError(
-                f"{error}. {self._unavailable} questions in a row got no answer, so the rest were not tried. "
+                f"{error}. {self._unavailable} calls in a row got no answer, so the rest were not tried. "
                 "Every answer is kept; the same command goes on from here."
             )

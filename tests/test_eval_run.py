@@ -173,7 +173,7 @@ def test_when_the_engine_is_gone_the_rest_is_left_for_another_time(stub: Stub, t
     stub.broken = lambda question: "entry" in question
     grid, out = write_world(tmp_path, stub.url, n=8, concurrency=2), tmp_path / "out"
 
-    with pytest.raises(RunError, match="4 questions in a row got no answer, so the rest were not tried"):
+    with pytest.raises(RunError, match="4 calls in a row got no answer, so the rest were not tried"):
         run(load_grid(grid), out)
 
     assert len((out / "failures.jsonl").read_text().splitlines()) == 4

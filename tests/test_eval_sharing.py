@@ -138,6 +138,19 @@ def test_seconds_over_calls_in_flight_are_the_time_in_which_the_engine_had_any(m
     assert 4 / first + 2 / second + 1 / third == pytest.approx(5)
 
 
+def test_a_call_that_fails_for_many_is_no_engine_that_is_gone(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.upstream.BACK_OFF", (0.0,))
+    stub.broken = lambda question: "What does entry 3 " in question
+    alike = {f"way{n}": {"kind": "direct"} for n in range(8)}
+    grid = load_grid(world(tmp_path, stub.url, alike, concurrency=2, baseline="base:none:way0"))
+
+    results = run(grid, tmp_path / "out")
+
+    assert {results.missing(cell) for cell in results.records} == {1}
+
+
 def test_what_a_record_has_already_is_not_asked_for_another_cell(stub: Stub, tmp_path: Path) -> None:
     grid, out = world(tmp_path, stub.url, TWINS, ["direct"]), tmp_path / "out"
     before = run(load_grid(grid), out)
