@@ -156,7 +156,9 @@ def test_who_stopped_is_shown_and_never_compared_as_if_it_were_whole(stub: Stub,
     assert row["leader"].startswith("tuned:none:")
     assert rows["tuned:none:direct"]["stopped_after"] == ""
     assert (rows["base:gold:brief"]["stopped_after"], rows["base:gold:brief"]["leader"]) == (row["stopped_after"], "")
-    assert f"stopped after {row['stopped_after']} questions" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert f"stopped after {row['stopped_after']} questions" in page
+    assert f"· {len(rows)} combinations</p>" in page
 
 
 def test_the_correction_is_for_all_that_could_have_been_chosen(stub: Stub, tmp_path: Path) -> None:
