@@ -23,7 +23,7 @@ from eval.grid import load_grid
 from eval.init import MODEL, Project, start
 from eval.judging.judge import judge_run
 from eval.judging.settings import load_judges
-from eval.judging.table import show_findings
+from eval.judging.table import section, show_findings
 from eval.leaks import find_leaks, said
 from eval.payback import trainings
 from eval.plan import plan, read_earlier
@@ -112,7 +112,13 @@ def _confirm(folder: Path) -> int:
 def _analysed(folder: Path, embedder: str = "") -> Analysis:
     results = load_results(folder)
     embed = Embedder(locate(embedder)).passages if embedder else None
-    return analyse(results, find_leaks(results, folder, embed), trainings(results.config, folder), read_energy(folder))
+    return analyse(
+        results,
+        find_leaks(results, folder, embed),
+        trainings(results.config, folder),
+        read_energy(folder),
+        section(folder),
+    )
 
 
 def _folder(options: argparse.Namespace) -> Path:

@@ -14,6 +14,7 @@ from eval.finding import find
 from eval.findings import Findings
 from eval.folder import Results
 from eval.headroom import Headroom, Place, find_headroom, find_places
+from eval.judging.table import Section
 from eval.leaks import UNCHECKED, Leaks
 from eval.payback import NOTHING_KNOWN, Training, payback
 from eval.remedies import Step, next_step
@@ -50,6 +51,8 @@ class Analysis:
     leaks: Leaks
     energy: Energy | None
     """Of the whole run: it is measured by GPU, and combinations share one."""
+    judged: Section | None
+    """What a judge has found; it decides nothing."""
 
 
 def analyse(
@@ -57,6 +60,7 @@ def analyse(
     leaks: Leaks = UNCHECKED,
     trained: Mapping[str, Training] = NOTHING_KNOWN,
     energy: Energy | None = None,
+    judged: Section | None = None,
 ) -> Analysis:
     """From records to verdict."""
     rows = summarise(results)
@@ -98,6 +102,7 @@ def analyse(
         next_step=step,
         leaks=leaks,
         energy=energy,
+        judged=judged,
     )
 
 

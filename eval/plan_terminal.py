@@ -13,7 +13,7 @@ from rich.text import Text
 
 from eval.plan import ALIKE, Contrast, Plan
 from eval.screening import USUAL
-from eval.wording import counted, number
+from eval.wording import counted, lasting, number
 from retrieval.power import fewest_clusters
 
 SHOWN: Final = 30
@@ -90,17 +90,6 @@ def warned(plan: Plan) -> Iterator[str]:
             f"This set is too small for 5 points in {short} of {counted(len(contrasts), 'line')}: up to "
             f"{counted(most, 'more question')} would show them."
         )
-
-
-def lasting(seconds: float) -> str:
-    """A time as one plans with it.
-
-    >>> lasting(42.3), lasting(750), lasting(9000)
-    ('42 seconds', '12 minutes', '2.5 hours')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _table(heading: str, contrasts: Sequence[Contrast]) -> Table:

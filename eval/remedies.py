@@ -15,7 +15,7 @@ from eval.headroom import Headroom
 from eval.payback import Training
 from eval.summary import Row
 from eval.tally import Blamed, Weakest
-from eval.wording import counted, number, percent, points, span
+from eval.wording import counted, lasting, percent, points, span
 from retrieval.stats import wilson
 from serve.combination import Combination
 
@@ -89,9 +89,9 @@ def _items(blamed: Blamed, fault: Weakest) -> tuple[str, ...]:
 
 def _mended(row: Row, items: tuple[str, ...], fault: Weakest, training: Training | None) -> Step:
     bound, minutes = wilson(len(items), row.n), row.minutes_per_1000 * row.n / 1000
-    price = f"One more combination is {counted(row.n, 'answer')}, about {number(minutes)} minutes"
+    price = f"One more combination is {counted(row.n, 'answer')}, about {lasting(60 * minutes)}"
     if training:
-        price += f"; the training of {row.adapter} took {number(training.minutes)}"
+        price += f"; the training of {row.adapter} took {lasting(60 * training.minutes)}"
     sentence = (
         f"{REMEDIES[fault.fault]}: of the {counted(fault.wrong, 'wrong answer')} of {fault.combination}, {len(items)} "
         f"have in common that {WHY[fault.fault]}. That is at most {points(bound.value)} points, 95% interval "

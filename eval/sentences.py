@@ -16,7 +16,7 @@ from eval.headroom import Headroom
 from eval.payback import Payback
 from eval.screening import ends
 from eval.tally import Blamed, Weakest
-from eval.wording import counted, listed, number, p_value, percent, points, span
+from eval.wording import counted, lasting, listed, number, p_value, percent, points, span
 from retrieval.stats import ALPHA, Estimate
 
 NAMED: Final = 3
@@ -163,7 +163,7 @@ def _payback(saved: Payback | None) -> Iterator[str]:
         return
     tokens, minutes = saved.tokens_saved_per_1000, saved.minutes_saved_per_1000
     what = "fewer" if tokens >= 0 else "more"
-    took = f"The training of {saved.adapter} took {number(saved.training_minutes)} minutes ({saved.device})."
+    took = f"The training of {saved.adapter} took {lasting(60 * saved.training_minutes)} ({saved.device})."
     beside = f"Beside {saved.against}, the best without an adapter, {saved.combination} takes {number(abs(tokens))} "
     if saved.answers is None:
         yield f"{took} {beside}{what} tokens for 1,000 answers and saves no time: what it brings is its score."

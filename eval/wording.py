@@ -81,3 +81,14 @@ def number(value: float) -> str:
     if math.isinf(value):
         return "∞"
     return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.2g}"
+
+
+def lasting(seconds: float) -> str:
+    """A time as one plans with it.
+
+    >>> lasting(42.3), lasting(750), lasting(9000)
+    ('42 seconds', '12 minutes', '2.5 hours')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,12 +1,13 @@
 """XQuAD's English half (Artetxe et al. 2020) as files: 240 passages, the questions about half of the articles to learn
 from, those about the other half to be asked. All passages are the corpus.
 
-Every answer is marked to the character, and questions about one article are a cluster. Reads the published file in
-SQuAD's format; knows nothing of models.
+The sentence that holds an answer is its evidence, and questions about one article are a cluster. Reads the published
+file in SQuAD's format; knows nothing of models.
     python -m scripts.xquad ../xquad/xquad.en.json && make xquad
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,19 +37,31 @@ def documents(articles: list[Article]) -> Iterator[dict[str, Any]]:
 
 
 def examples(articles: list[Article]) -> Iterator[dict[str, Any]]:
-    """Each question, with its answer's characters as evidence."""
+    """Each question, with the sentence that holds its answer as evidence; the answer alone would give itself away."""
     for article in articles:
         for number, paragraph in enumerate(article["paragraphs"]):
             for asked in paragraph["qas"]:
                 texts = list(dict.fromkeys(one["text"] for one in asked["answers"]))
-                start = asked["answers"][0]["answer_start"]
+                start, end = sentences(paragraph["context"], asked["answers"][0])
                 yield {
                     "id": asked["id"],
                     "question": asked["question"],
                     "answers": texts,
-                    "evidence": [f"{_name(article, number)}@{start}-{start + len(texts[0])}"],
+                    "evidence": [f"{_name(article, number)}@{start}-{end}"],
                     "meta": {"cluster": _title(article), "slice": asked["question"].split()[0].lower()},
                 }
+
+
+def sentences(text: str, answer: Mapping[str, Any]) -> tuple[int, int]:
+    """Where the sentence with this answer begins and ends; a full stop before a space and a capital parts two.
+
+    >>> sentences("It rained. The U.S. team won by 3.5 points. All slept.", {"answer_start": 20, "text": "team"})
+    (11, 43)
+    """
+    first, last = answer["answer_start"], answer["answer_start"] + len(answer["text"])
+    ends = [found.end() for found in re.finditer(r"(?<=[a-z0-9)\]\"][.!?])\s+(?=[A-Z\"])", text)]
+    start = max((end for end in ends if end <= first), default=0)
+    return start, len(text[: min((end for end in ends if end >= last), default=len(text))].rstrip())
 
 
 def _name(article: Article, number: int) -> str:

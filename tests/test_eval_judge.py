@@ -310,6 +310,8 @@ def test_a_report_can_read_the_section_from_the_folder_alone(run: Path, stub: Ju
     judge(run, stub, {"precise": {"kind": "context_precision"}})
 
     shown = section(run)
+    main(["report", str(run)])
+    assert '<h2 id="judged">' in (run / "report.html").read_text()
     assert shown
     assert {len(row) for row in shown.rows} == {len(shown.headings)}
     assert "rank nothing" in shown.sentences[0]

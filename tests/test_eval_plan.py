@@ -1,6 +1,5 @@
 """A plan says what a run would ask and could show, starts nothing, and agrees with what the run then does."""
 
-import doctest
 import json
 import subprocess
 import sys
@@ -14,8 +13,6 @@ import pytest
 import yaml
 from rich.console import Console
 
-from eval import plan as plan_module
-from eval import plan_terminal
 from eval.__main__ import main
 from eval.folder import load_results, prepare
 from eval.grid import Grid, load_grid
@@ -332,11 +329,3 @@ def test_help_ends_with_a_line_to_paste(capsys: pytest.CaptureFixture[str]) -> N
 
     assert ended.value.code == 0
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith("example: python -m eval plan ")
-
-
-@pytest.mark.parametrize("module", [plan_module, plan_terminal])
-def test_the_examples_in_the_docstrings_are_true(module: Any) -> None:
-    result = doctest.testmod(module)
-
-    assert result.attempted
-    assert not result.failed
