@@ -368,3 +368,32 @@ def test_ten_lines_of_json_and_ten_of_yaml_are_a_task(here: Path) -> None:
     assert sum(len(text.splitlines()) for text in settings.values()) <= 10
     verdict = json.loads(Path("out/ten/verdict.json").read_text())
     assert (verdict["decision"], verdict["best"]) == ("adopt", "base:none:brief")
+
+
+def test_a_quote_that_stays_open_swallows_no_question(here: Path) -> None:
+    rows = sheet('"Who keeps 1?,word1,', '"Who keeps 2?,word2,', "Who keeps 3?,word3,")
+
+    (said,) = complaint(rows)
+    assert said.startswith("questions.csv:2: a cell that begins with a quote must end with one")
+
+
+def test_answers_of_both_columns_count(here: Path) -> None:
+    (one,) = read_questions(sheet("Where?,Oslo,Kristiania | Oslo", header="question,answer,answers"))
+
+    assert one.example.answers == ("Oslo", "Kristiania")
+
+
+def test_no_difference_above_a_hundred_points_is_promised(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet(*(f"Who keeps entry {n}-0?,word{n}0,d{n}.txt" for n in range(5)))
+
+    assert init() == 0
+    said = capsys.readouterr().out
+    assert "can show no difference at all in 11 comparisons" in said
+    assert "to confirm the choice once: no difference at all in one" in said
+
+
+def test_a_place_below_a_file_is_no_place_for_a_project(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thirty()
+
+    assert init(folder="questions.csv/mine") == 1
+    assert "questions.csv: is a file; name a new folder" in capsys.readouterr().err
