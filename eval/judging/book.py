@@ -14,7 +14,7 @@ from typing import Final, Self
 from eval.judging.inquiry import Inquiry, Judgement, digest, template
 from eval.judging.model import Judge
 from eval.record import Journal
-from retrieval.files import read_jsonl
+from retrieval.files import FileError, read_jsonl
 
 SHOWN: Final = 300
 """Characters of each part that a line quotes for people: the whole is in the run's records."""
@@ -36,9 +36,14 @@ class Book:
         self.judge: Judge | None = None
         self.asked = 0
         """How often the judge has been asked since this was opened."""
-        for _, row in read_jsonl(path):
-            if row["judge"] == judge:
-                self._said[row["key"]] = Judgement(row["said"], row["expected"])
+        for number, row in read_jsonl(path):
+            try:
+                if row["judge"] == judge:
+                    self._said[row["key"]] = Judgement(row["said"], row["expected"])
+            except KeyError as error:
+                raise FileError(
+                    f"{path}:{number}: no judgement of this program (no {error}); remove the line"
+                ) from None
 
     def __enter__(self) -> Self:
         return self
