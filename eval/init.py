@@ -296,10 +296,11 @@ def _unmarked(project: Project, examples: Sequence[Example], suggestions: Sequen
         sure = sum(one.holds_answer for one in suggestions)
         again = ["python", "-m", "eval", "init", f"{project.folder}-2", "--docs", project.documents]
         again += ["--questions", project.questions, "--model", project.model]
-        again += ["--evidence", project.folder / SUGGESTED]
+        again += ["--evidence", project.folder / SUGGESTED, *(["--seed", project.seed] if project.seed else [])]
+        joined = f", add those of {project.evidence}" if project.evidence else ""
         yield (
             f"{project.folder / SUGGESTED} suggests {counted(len(suggestions), 'passage')} ({sure} hold the answer), "
-            f"none of which is taken for evidence. Delete the lines that are wrong, then:\n"
+            f"none of which is taken for evidence. Delete the lines that are wrong{joined}, then:\n"
             f"  {shlex.join(map(str, again))}"
         )
 

@@ -270,7 +270,7 @@ def test_suggested_evidence_is_no_evidence_until_a_person_hands_it_in(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     thirty(evidence=False)
-    init()
+    init("--seed", "3")
     suggested = Path("mine/evidence.suggested.jsonl")
     rows = [json.loads(line) for line in suggested.read_text().splitlines()]
     assert all(not one.evidence for rows_ in examples_of(Path("mine")).values() for one in rows_)
@@ -279,10 +279,10 @@ def test_suggested_evidence_is_no_evidence_until_a_person_hands_it_in(
     command = next(line for line in capsys.readouterr().out.splitlines() if "--evidence" in line)
 
     write_rows(suggested, rows[1:])
-    code = main(command.split()[3:])
+    assert (main(command.split()[3:]), command[-8:]) == (0, "--seed 3")
 
     made = {one.id: one.evidence for rows_ in examples_of(Path("mine-2")).values() for one in rows_}
-    assert code == 0
+    assert f"wrong, add those of {suggested}, then:" in capsys.readouterr().out
     assert made.pop(rows[0]["id"]) == ()
     assert made == {row["id"]: (row["evidence"],) for row in rows[1:]}
     assert "gold" in yaml.safe_load(Path("mine-2/grid.yaml").read_text())["retrievers"]
