@@ -21,13 +21,15 @@ from eval.grid import Grid, misfits
 from eval.keys import keys_of
 from eval.record import RunError
 from eval.run import run
+from eval.scoring.scorers import signatures
 from eval.summary import difference, score, summarise
-from eval.task import load_task
+from eval.task import Example, TaskSettings, load_task
 from eval.wording import counted, p_value, percent, points, span
 from retrieval.files import file_hash, read_jsonl, write_atomically
 from retrieval.stats import ALPHA, Difference, Estimate
 from serve.combination import Combination
 from serve.stack import Stack
+from train.overlap import read as words_of
 
 TEST: Final = "test"
 """The folder in the run's folder where the locked questions' answers are."""
@@ -77,6 +79,7 @@ def confirm(folder: Path) -> Confirmed:
     best = _chosen(dev, folder)
     grid = _grid(dev, folder, best)
     _refuse_changes(dev, grid, folder)
+    _refuse_known(dev, grid, folder)
     read = count_read(grid, folder)
     test = run(grid, folder / TEST)
     if gaps := sum(map(test.missing, test.records)):
@@ -149,7 +152,7 @@ def _grid(dev: Results, folder: Path, best: Combination) -> Grid:
         retrievers=tuple(dict.fromkeys(cell.retriever for cell in cells)),
         strategies=tuple(dict.fromkeys(cell.strategy for cell in cells)),
         only=tuple(map(str, cells)),
-        screen=False,
+        screen=False,  # both are answered to the end: a winner that falls behind is what a confirmation is there to see
     )
     stack, task = Stack.load(settings.stack), load_task(settings.task, folder / locked)
     if wrong := [f"{key}: {what}" for key, what in misfits(settings, stack, task)]:
@@ -163,11 +166,32 @@ def _refuse_changes(dev: Results, grid: Grid, folder: Path) -> None:
     changed = [name for name, key in now.cells.items() if chosen.cells.get(name) != key]
     changed += ["the version of vLLM"] if chosen.engine and chosen.engine != now.engine else []
     changed += ["the layout of prompts"] if chosen.layout and chosen.layout != now.layout else []
-    before, after = dev.config.task, grid.task.settings
-    if (before.primary, before.scorers) != (after.primary, after.scorers):
+    after = grid.task.settings
+    if _judged(dev.config.task, dev.config.signatures) != _judged(after, signatures(after.scorers, grid.task.examples)):
         changed.append("the scorers")
     if changed:
         raise RunError(
             f"{folder}: {' and '.join(changed)} changed since that run (weights, prompt, index or settings); run the "
             "grid again, then confirm what wins"
         )
+
+
+def _judged(task: TaskSettings, signed: Mapping[str, str]) -> tuple[object, ...]:
+    """How replies are judged, wherever the task lies: a python scorer is the content of its file."""
+    own = {name: signed.get(name) for name, one in task.scorers.items() if one.kind == "python"}
+    return task.primary, {name: str(one) for name, one in task.scorers.items()}, own
+
+
+def _refuse_known(dev: Results, grid: Grid, folder: Path) -> None:
+    """What was chosen with confirms nothing."""
+    chosen_with = set(map(_told, dev.examples))
+    if known := [one.id for one in grid.task.examples if _told(one) in chosen_with]:
+        raise RunError(
+            f"{grid.task.settings.examples}: {counted(len(known), 'question')} with the same answer (the first is "
+            f"{known[0]!r}) chose the winner of {folder} already; lock questions that no run has asked"
+        )
+
+
+def _told(example: Example) -> tuple[str, str, frozenset[str]]:
+    """What it tells, however its question is written. The same words about other data tell something else."""
+    return words_of(example.question).key, str(example.meta.get("db_id") or ""), frozenset(example.answers)

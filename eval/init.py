@@ -96,8 +96,9 @@ def _words(examples: Sequence[Example]) -> float:
 
 def _refuse_places(project: Project) -> None:
     """What lies among the documents is indexed: a question found with its answer would be read off."""
-    if project.folder.is_file():
-        raise FileError(f"{project.folder}: is a file; name a new folder for the project")
+    for place in (project.folder, *project.folder.parents):
+        if place.is_file():
+            raise FileError(f"{place}: is a file; name a new folder for the project")
     documents = project.documents.resolve()
     for what in (project.questions, project.folder):
         if documents.is_dir() and documents in (what.resolve(), *what.resolve().parents):
@@ -245,13 +246,18 @@ def _sizes(splits: Mapping[str, Sequence[Example]]) -> Iterator[str]:
     train, dev, test = (splits[name] for name in ("train", "dev", "test"))
     yield f"  train  {_counted(train)}, to learn from"
     yield (
-        f"  dev    {_counted(dev)}, to choose with: can show a difference of "
-        f"{100 * detectable(dev, COMPARED):.0f} points in {COMPARED} comparisons"
+        f"  dev    {_counted(dev)}, to choose with: can show {_seen(detectable(dev, COMPARED))} in {COMPARED} "
+        "comparisons"
     )
     yield (
-        f"  test   {_counted(test)}, locked, to confirm the choice once: {100 * detectable(test, 1):.0f} points in one "
+        f"  test   {_counted(test)}, locked, to confirm the choice once: {_seen(detectable(test, 1))} in one "
         f"(power 80 %, where two ways disagree on {DISAGREE:.0%} of the questions)"
     )
+
+
+def _seen(difference: float) -> str:
+    """Of a score: there is none above 100 points."""
+    return f"a difference of {100 * difference:.0f} points" if difference <= 1 else "no difference at all"
 
 
 def _documents_shared(splits: Mapping[str, Sequence[Example]]) -> bool:
@@ -290,10 +296,11 @@ def _unmarked(project: Project, examples: Sequence[Example], suggestions: Sequen
         sure = sum(one.holds_answer for one in suggestions)
         again = ["python", "-m", "eval", "init", f"{project.folder}-2", "--docs", project.documents]
         again += ["--questions", project.questions, "--model", project.model]
-        again += ["--evidence", project.folder / SUGGESTED]
+        again += ["--evidence", project.folder / SUGGESTED, *(["--seed", project.seed] if project.seed else [])]
+        joined = f", add those of {project.evidence}" if project.evidence else ""
         yield (
             f"{project.folder / SUGGESTED} suggests {counted(len(suggestions), 'passage')} ({sure} hold the answer), "
-            f"none of which is taken for evidence. Delete the lines that are wrong, then:\n"
+            f"none of which is taken for evidence. Delete the lines that are wrong{joined}, then:\n"
             f"  {shlex.join(map(str, again))}"
         )
 

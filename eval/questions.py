@@ -74,11 +74,12 @@ def _rows(path: Path) -> Iterator[_Row]:
 
 def _table(path: Path) -> Iterator[_Row]:
     csv.field_size_limit(LINE_BYTES)
+    line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             mark = separator(file.readline())
             file.seek(0)
-            table = csv.reader(file, delimiter=mark)
+            table = csv.reader(file, delimiter=mark, strict=True)  # else an open quote swallows rows
             names = [name.lower() for name in header(next(table, []))]
             _check_header(names)
             line = table.line_num + 1
@@ -91,7 +92,10 @@ def _table(path: Path) -> Iterator[_Row]:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: not UTF-8 ({error.reason}): save it as CSV in UTF-8") from None
-    except (csv.Error, ValueError) as error:
+    except csv.Error as error:
+        told = "a cell that begins with a quote must end with one, and quotes inside it are doubled"
+        raise FileError(f"{path}:{line}: {told} ({error})") from None
+    except ValueError as error:
         raise FileError(f"{path}:1: {error}") from None
 
 
@@ -110,7 +114,7 @@ def _example(cells: Mapping[str, Any], number: str) -> Example:
     if problems := list(_unreadable(cells)):
         raise ValueError("\n".join(problems))
     question = str(cells.get("question") or "").strip()
-    answers = _several(cells.get("answers") or cells.get("answer"))
+    answers = tuple(dict.fromkeys((*_several(cells.get("answer")), *_several(cells.get("answers")))))
     unanswerable = str(cells.get("unanswerable") or "").strip().lower()
     meta = {key: value for key, value in cells.items() if key not in KNOWN and value not in ("", None)}
     meta |= cells.get("meta") or {}

@@ -179,7 +179,7 @@ def _gain(estimate: Estimate) -> str:
 def _stopped(results: Results) -> Iterator[str]:
     if results.screening is None:
         return
-    first = ends(len(results.examples))[0]
+    first = min(ends(len(results.examples)), default=len(results.examples))  # one question has no look
     every = len(results.records) + len(results.stopped)
     yield (
         f"Screening stopped {len(results.stopped)} of {counted(every, 'combination')} early; they count in every "

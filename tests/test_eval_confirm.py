@@ -187,16 +187,43 @@ def test_nobody_learns_from_locked_questions(grid: Path) -> None:
         load_sft(settings)
 
 
-def test_a_winner_that_fails_the_locked_test_is_asked_all_of_it_though_its_grid_was_screened(
+def test_a_screened_winner_that_falls_behind_on_the_test_is_asked_to_the_end(
     grid: Path, stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit(grid, screen=True)
-    out = tmp_path / "out"
-    main(["run", str(grid), "--out", str(out)])
-    best = json.loads((out / "verdict.json").read_text())["best"]
+    main(["run", str(grid), "--out", str(tmp_path / "out")])
     stub.say = lambda model, messages: "wrong" if model == "tuned" else f"word{number_in(messages)}"
+    capsys.readouterr()
 
-    assert main(["confirm", str(out)]) == 0
+    assert main(["confirm", str(tmp_path / "out")]) == 0
+    assert "Not confirmed: against base:none:direct (100.0%)" in capsys.readouterr().out
+    assert len(list(read_records(tmp_path / "out" / "test" / "records.jsonl"))) == 2 * len(TEST)
 
-    assert "Not confirmed" in capsys.readouterr().out
-    assert len(load_results(out / "test").records[Combination.parse(best)]) == len(TEST)
+
+def test_ones_own_scorer_confirms_and_is_another_one_when_its_code_is(
+    grid: Path, stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = grid.with_name("mine.py")
+    code.write_text("def score(example, text, shown):\n    return float(text in example.answers)\n")
+    edit(grid.with_name("task.yaml"), primary="mine", scorers={"mine": {"kind": "python", "path": "mine.py:score"}})
+    main(["run", str(grid), "--out", str(tmp_path / "out")])
+
+    assert main(["confirm", str(tmp_path / "out")]) == 0
+
+    code.write_text("def score(example, text, shown):\n    return 1.0\n")
+    capsys.readouterr()
+    assert main(["confirm", str(tmp_path / "out")]) == 1
+    assert "the scorers changed since that run" in capsys.readouterr().err
+
+
+def test_questions_that_chose_the_winner_cannot_confirm_it(
+    grid: Path, stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = example(7) | {"id": "another", "question": "What does Entry 7 say", "evidence": []}
+    write_rows(grid.with_name("locked.jsonl"), [*(example(i) | {"evidence": []} for i in TEST), copied])
+    main(["run", str(grid), "--out", str(tmp_path / "out")])
+    capsys.readouterr()
+
+    assert main(["confirm", str(tmp_path / "out")]) == 1
+    assert "1 question with the same answer (the first is 'another') chose the winner" in capsys.readouterr().err
+    assert reads(grid) == []

@@ -270,7 +270,7 @@ def test_suggested_evidence_is_no_evidence_until_a_person_hands_it_in(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     thirty(evidence=False)
-    init()
+    init("--seed", "3")
     suggested = Path("mine/evidence.suggested.jsonl")
     rows = [json.loads(line) for line in suggested.read_text().splitlines()]
     assert all(not one.evidence for rows_ in examples_of(Path("mine")).values() for one in rows_)
@@ -279,10 +279,10 @@ def test_suggested_evidence_is_no_evidence_until_a_person_hands_it_in(
     command = next(line for line in capsys.readouterr().out.splitlines() if "--evidence" in line)
 
     write_rows(suggested, rows[1:])
-    code = main(command.split()[3:])
+    assert (main(command.split()[3:]), command[-8:]) == (0, "--seed 3")
 
     made = {one.id: one.evidence for rows_ in examples_of(Path("mine-2")).values() for one in rows_}
-    assert code == 0
+    assert f"wrong, add those of {suggested}, then:" in capsys.readouterr().out
     assert made.pop(rows[0]["id"]) == ()
     assert made == {row["id"]: (row["evidence"],) for row in rows[1:]}
     assert "gold" in yaml.safe_load(Path("mine-2/grid.yaml").read_text())["retrievers"]
@@ -368,3 +368,32 @@ def test_ten_lines_of_json_and_ten_of_yaml_are_a_task(here: Path) -> None:
     assert sum(len(text.splitlines()) for text in settings.values()) <= 10
     verdict = json.loads(Path("out/ten/verdict.json").read_text())
     assert (verdict["decision"], verdict["best"]) == ("adopt", "base:none:brief")
+
+
+def test_a_quote_that_stays_open_swallows_no_question(here: Path) -> None:
+    rows = sheet('"Who keeps 1?,word1,', '"Who keeps 2?,word2,', "Who keeps 3?,word3,")
+
+    (said,) = complaint(rows)
+    assert said.startswith("questions.csv:2: a cell that begins with a quote must end with one")
+
+
+def test_answers_of_both_columns_count(here: Path) -> None:
+    (one,) = read_questions(sheet("Where?,Oslo,Kristiania | Oslo", header="question,answer,answers"))
+
+    assert one.example.answers == ("Oslo", "Kristiania")
+
+
+def test_no_difference_above_a_hundred_points_is_promised(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet(*(f"Who keeps entry {n}-0?,word{n}0,d{n}.txt" for n in range(5)))
+
+    assert init() == 0
+    said = capsys.readouterr().out
+    assert "can show no difference at all in 11 comparisons" in said
+    assert "to confirm the choice once: no difference at all in one" in said
+
+
+def test_a_place_below_a_file_is_no_place_for_a_project(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thirty()
+
+    assert init(folder="questions.csv/mine") == 1
+    assert "questions.csv: is a file; name a new folder" in capsys.readouterr().err

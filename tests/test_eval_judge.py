@@ -332,6 +332,10 @@ def test_a_report_can_read_the_section_from_the_folder_alone(run: Path, stub: Ju
         ({"judge": {"reranker": "b"}, "metrics": {"r": {"kind": "answer_relevancy"}}}, "cannot be asked for questions"),
         ({"metrics": {"better": {"kind": "pairwise", "criteria": "x"}}}, "name a few under `combinations`"),
         ({"metrics": {"f": {"kind": "faithfulness"}}, "combinations": ["base:none:owl"]}, "not a combination"),
+        ({"combinations": [GOLD], "metrics": {"b": {"kind": "pairwise", "criteria": "x"}}}, "name a few under"),
+        ({"combinations": [GOLD, GOLD]}, "is listed twice"),
+        ({"judge": {"model": "m", "url": "u", "threshold": 2}}, "`threshold` cuts the scores of a cross-encoder"),
+        ({"metrics": {"f": {"kind": "faithfulness", "embedder": "e"}}}, "does not use `embedder`"),
         ({"metrics": {"f": {"kind": "faithfulness", "labels": "labels.jsonl"}}}, "labels.jsonl:1: label: 1;"),
     ],
 )
@@ -378,3 +382,19 @@ async def test_the_claims_of_a_cross_encoder_are_sentences() -> None:
     found = await judge.judge(Inquiry.of("claims", question="Who?", text="Foxes bark at night. Owls hoot."))
 
     assert found.said["claims"] == ["Foxes bark at night.", "Owls hoot."]
+
+
+def test_a_line_of_something_else_among_the_judgements_is_named(
+    run: Path, stub: JudgeStub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "judgements.jsonl").write_text('{"other": 1}\n')
+
+    assert judge(run, stub, {"faithful": {"kind": "faithfulness"}}) == 1
+    assert "judgements.jsonl:1: no judgement of this program (no 'judge')" in capsys.readouterr().err
+
+
+def test_a_rate_that_no_label_is_about_is_unknown(run: Path, stub: JudgeStub) -> None:
+    no = {"context": "nothing", "claim": "It says word1.", "label": True}
+    judge(run, stub, {"faithful": {"kind": "faithfulness", "labels": labels(run, [no])}})
+
+    assert "specificity unknown (no such label)" in found(run)["trust"][0]["sentence"]

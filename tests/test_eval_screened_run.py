@@ -226,3 +226,10 @@ def test_a_square_whose_corner_was_stopped_is_not_drawn(tmp_path: Path) -> None:
 
     assert found.stopped
     assert found.square is None
+
+
+def test_one_question_is_no_race_and_has_a_report(stub: Stub, tmp_path: Path) -> None:
+    grid = write_world(tmp_path, stub.url, n=1, screen=True, repeats=2)
+
+    assert main(["run", str(grid), "--out", str(tmp_path / "out")]) == 0
+    assert "the first 1 question, which" in (tmp_path / "out" / "verdict.json").read_text()

@@ -13,7 +13,7 @@ from typing import Final, Self
 from eval.judging.inquiry import Inquiry, Judgement, digest, template
 from eval.judging.model import Judge
 from eval.record import Journal
-from retrieval.files import read_jsonl
+from retrieval.files import FileError, read_jsonl
 from serve.once import Once
 
 SHOWN: Final = 300
@@ -34,9 +34,14 @@ class Book:
         self._said: dict[str, Judgement] = {}
         self._once: Once[str, Judgement] = Once()
         self.judge: Judge | None = None
-        for _, row in read_jsonl(path):
-            if row["judge"] == judge:
-                self._said[row["key"]] = Judgement(row["said"], row["expected"])
+        for number, row in read_jsonl(path):
+            try:
+                if row["judge"] == judge:
+                    self._said[row["key"]] = Judgement(row["said"], row["expected"])
+            except KeyError as error:
+                raise FileError(
+                    f"{path}:{number}: no judgement of this program (no {error}); remove the line"
+                ) from None
 
     def __enter__(self) -> Self:
         return self

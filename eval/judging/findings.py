@@ -249,7 +249,7 @@ def _ranked(
 
 def said_share(one: Share) -> str:
     """As a sentence has it."""
-    return f"{said_estimate(one.estimate)} of {one.of:,}"
+    return f"{said_estimate(one.estimate)} of {one.of:,}" if one.of else "unknown (no such label)"
 
 
 def said_estimate(one: Estimate) -> str:

@@ -9,6 +9,7 @@ score. Never touches records, ranks nothing, and enters no verdict.
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -156,7 +157,9 @@ def _cells(results: Results, judges: Judges) -> tuple[Combination, ...]:
         )
     if wrong:
         raise FileError(f"combinations: {wrong[0]!r} is not a combination of this run; choose from {', '.join(known)}")
-    if not judges.combinations and any(one.kind == "pairwise" for one in judges.metrics.values()):
+    if double := [name for name, times in Counter(judges.combinations).items() if times > 1]:
+        raise FileError(f"combinations: {double[0]!r} is listed twice")
+    if len(judges.combinations) < 2 and any(one.kind == "pairwise" for one in judges.metrics.values()):
         raise FileError("pairwise compares each combination with each: name a few under `combinations`")
     return tuple(known[name] for name in judges.combinations or known)
 

@@ -51,6 +51,10 @@ class JudgeSettings:
             raise ValueError("name either a `model` (a language model) or a `reranker` (a cross-encoder) as the judge")
         if self.reranker and self.url:
             raise ValueError("a cross-encoder is a folder on this machine; remove `url`")
+        if self.model and self.threshold:
+            raise ValueError(
+                "`threshold` cuts the scores of a cross-encoder; a language model says yes or no: remove it"
+            )
 
     @property
     def name(self) -> str:
@@ -86,6 +90,8 @@ class MetricSettings:
             )
         if self.labels and self.kind == "answer_relevancy":
             raise ValueError("answer_relevancy is a closeness of questions, which nobody labels; remove `labels`")
+        if self.embedder != PACKAGED and self.kind != "answer_relevancy":
+            raise ValueError(f"{self.kind} does not use `embedder`; remove it")
 
     @property
     def verdict(self) -> KindName:
