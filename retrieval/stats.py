@@ -76,7 +76,8 @@ def above(scores: Sequence[float], threshold: float, clusters: Sequence[str] = (
 
     Binomial where every score is 0 or 1, in clusters for as many items as they are worth, fewer by Student's quantile
     (Korn & Graubard 1998, Surv. Methodol. 24:193); otherwise Student's t with the error of `mean`'s interval. Where the
-    threshold is 0.9 or more, from 20 clusters or fewer that are much alike, it errs in up to 10 of 100, not 5.
+    threshold is 0.9 or more, from 20 clusters or fewer that are much alike, it errs in up to 10 of 100, not 5; with
+    graded scores from 0.8 on, in up to 17.
 
     >>> round(above([1.0] * 19 + [0.0], 0.8), 4)
     0.0692
