@@ -141,8 +141,7 @@ class _Desk:
         self._exchange = Exchange(self._at_once, replies(results.answers, grid.stack, pipeline))
         self._records = records
         self._failures = failures
-        self._unavailable = 0
-        self._last: ServeError | None = None
+        self._unavailable: set[tuple[str, str, str]] = set()
         self._dead: dict[str, str] = {}
 
     @property
@@ -179,7 +178,7 @@ class _Desk:
         for job in queue:
             try:
                 self._records.append(await self._ask(job))
-                self._unavailable = 0
+                self._unavailable.clear()
             except ServeError as error:
                 self._fail(job, error)
             bar.update()
@@ -228,11 +227,10 @@ class _Desk:
         self._failures.append(
             Failure(id=job.example.id, combination=job.cell, reason=str(error), attempts=attempts, repeat=job.repeat)
         )
-        # Whoever shares a call is told of its failure by the same error, which counts once.
-        self._unavailable += isinstance(error, Unavailable) and error is not self._last
-        self._last = error
-        if self._unavailable >= 2 * self._at_once:
+        if isinstance(error, Unavailable):  # strategies often share a prompt, and one that fails fails for each of them
+            self._unavailable.add((job.cell.adapter, job.cell.retriever, job.example.id))
+        if len(self._unavailable) >= 2 * self._at_once:
             raise RunError(
-                f"{error}. {self._unavailable} calls in a row got no answer, so the rest were not tried. "
+                f"{error}. {len(self._unavailable)} calls in a row got no answer, so the rest were not tried. "
                 "Every answer is kept; the same command goes on from here."
             )
