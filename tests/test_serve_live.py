@@ -205,7 +205,12 @@ def test_the_official_client_streams_the_same_answer_sources_first(client: opena
 
     assert [source["title"] for source in (first.model_extra or {})["sources"]] == ["Varn"]
     said = "".join(chunk.choices[0].delta.content or "" for chunk in rest if chunk.choices)
-    assert (said, rest[-1].usage) == (whole.choices[0].message.content, whole.usage)
+    streamed, at_once = rest[-1].usage, whole.usage
+    assert said == whole.choices[0].message.content
+    assert streamed
+    assert at_once
+    counts = (streamed.prompt_tokens, streamed.completion_tokens, streamed.total_tokens)
+    assert counts == (at_once.prompt_tokens, at_once.completion_tokens, at_once.total_tokens)
     assert whole.usage is not None
 
 
