@@ -27,6 +27,7 @@ from eval.screening import by_lot
 from eval.sharing import Exchange, SharedModel, SharedRetriever, drawn, replies
 from eval.shown import refuse_test_questions
 from eval.task import Example
+from eval.workers import work_off
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, ServeError, Unavailable
@@ -156,16 +157,7 @@ class _Desk:
                 await self._probe()
                 for jobs in rounds:
                     bar.total += len(jobs)
-                    await self._round(jobs, bar)
-
-    async def _round(self, jobs: Sequence[Job], bar: "tqdm[None]") -> None:
-        queue = iter(jobs)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(AHEAD * self._at_once, len(jobs))):
-                    group.create_task(self._work(queue, bar))
-        except ExceptionGroup as several:
-            raise several.exceptions[0] from None
+                    await work_off(jobs, min(AHEAD * self._at_once, len(jobs)), partial(self._work, bar))
 
     async def _probe(self) -> None:
         """An adapter that changes nothing fails its own combinations, and loudly: the others can still be asked."""
@@ -174,14 +166,13 @@ class _Desk:
             self._dead[name] = f"{stack.where('adapters', name)}: {name} {NO_EFFECT}"
             log.error("%s Its combinations are not asked.", self._dead[name])
 
-    async def _work(self, queue: Iterator[Job], bar: "tqdm[None]") -> None:
-        for job in queue:
-            try:
-                self._records.append(await self._ask(job))
-                self._unavailable.clear()
-            except ServeError as error:
-                self._fail(job, error)
-            bar.update()
+    async def _work(self, bar: "tqdm[None]", job: Job) -> None:
+        try:
+            self._records.append(await self._ask(job))
+            self._unavailable.clear()
+        except ServeError as error:
+            self._fail(job, error)
+        bar.update()
 
     async def _ask(self, job: Job) -> Record:
         cell, example = job.cell, job.example
