@@ -7,7 +7,7 @@ nothing of files.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -49,19 +49,29 @@ def by_cluster(example: Example) -> frozenset[str]:
 
 def together(examples: Sequence[Example], labels: Labels) -> list[list[str]]:
     """The ids, in groups that share something, directly or by way of others."""
-    leader = {one.id: one.id for one in examples}
-
-    def lead(item: str) -> str:
-        while leader[item] != item:
-            item = leader[item] = leader[leader[item]]
-        return item
-
-    for one, other in _links(examples, labels):
-        leader[lead(other)] = lead(one)
     groups = defaultdict[str, list[str]](list)
-    for one in leader:
-        groups[lead(one)].append(one)
+    for one, root in roots([one.id for one in examples], _links(examples, labels)).items():
+        groups[root].append(one)
     return list(groups.values())
+
+
+def roots(names: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """For each name the smallest of all that it is linked with, directly or by way of others.
+
+    >>> roots("abcd", [("d", "c"), ("c", "b")])
+    {'a': 'a', 'b': 'b', 'c': 'b', 'd': 'b'}
+    """
+    parent = {name: name for name in names}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    for one, other in links:
+        low, high = sorted((root(one), root(other)))
+        parent[high] = low
+    return {name: root(name) for name in parent}
 
 
 def detectable(examples: Sequence[Example], comparisons: int) -> float:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from eval.splits import roots
 from train.overlap import FEWEST, Text, overlaps, read
 
 Talk = Sequence[str]
@@ -27,24 +28,11 @@ def groups(talks: Sequence[Talk]) -> tuple[str, ...]:
     said = [list(_telling(talk)) for talk in talks]
     for turn in {turn for turns in said for turn in turns}:
         wordings[_key(turn)].add(turn)
-    parent = {key: key for key in wordings}
-
-    def root(key: str) -> str:
-        while parent[key] != key:
-            parent[key] = key = parent[parent[key]]
-        return key
-
-    def join(one: str, other: str) -> None:
-        low, high = sorted((root(one), root(other)))
-        parent[high] = low
-
-    for turns in said:
-        for turn in turns:
-            join(_key(turns[0]), _key(turn))
     texts = [Text(where=key, question=min(wordings[key])) for key in sorted(wordings)]
-    for pair in overlaps(texts, texts):
-        join(pair.train.where, pair.test.where)
-    return tuple(root(_key(turns[0])) for turns in said)
+    links = [(_key(turns[0]), _key(turn)) for turns in said for turn in turns]
+    links += [(pair.train.where, pair.test.where) for pair in overlaps(texts, texts)]
+    root = roots(wordings, links)
+    return tuple(root[_key(turns[0])] for turns in said)
 
 
 def is_test(group: str, share: float) -> bool:

@@ -29,16 +29,14 @@ from rich.console import Console
 from rich.table import Table
 
 from eval.record import read_records
-from retrieval.console import Parser, stop_politely
-from retrieval.files import FileError
+from retrieval.console import Parser
 from scripts.bench_engine import engine
-from scripts.bench_paths import ROOT, BenchError, Way, stub
+from scripts.bench_paths import ROOT, BenchError, Way, measuring, stub
 from scripts.bench_peers import peers_are_there
 from scripts.bench_serve import turned
 from scripts.bench_stub import Timing
 from scripts.bench_tables import Row, remember, remembered
 from scripts.evaluators import CONTESTANTS
-from serve.chat import ServeError
 from serve.combination import BASE
 from serve.engine import command, environment, max_loras, max_rank
 from serve.stack import Stack
@@ -74,12 +72,7 @@ class Work:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = _parser().parse_args(words)
-    stop_politely()
-    try:
-        measure(options)
-    except (BenchError, FileError, ServeError) as error:
-        sys.exit(str(error))
+    measuring(measure, _parser().parse_args(words))
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -18,13 +18,11 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from retrieval.console import Parser, stop_politely
-from retrieval.files import FileError
+from retrieval.console import Parser
 from scripts.bench_engine import engine
-from scripts.bench_paths import BenchError, Way, load
+from scripts.bench_paths import BenchError, Way, load, measuring
 from scripts.bench_tables import Row, remember, remembered, spread
 from scripts.bench_texts import some_questions
-from serve.chat import ServeError
 from serve.combination import BASE
 from serve.stack import Stack
 
@@ -47,12 +45,7 @@ class Work:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = _parser().parse_args(words)
-    stop_politely()
-    try:
-        measure(options)
-    except (BenchError, FileError, ServeError) as error:
-        sys.exit(str(error))
+    measuring(measure, _parser().parse_args(words))
 
 
 def measure(options: argparse.Namespace) -> None:

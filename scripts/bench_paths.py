@@ -5,6 +5,7 @@ Starts and stops them, and sends loads their way; knows nothing of figures. Each
 are the server and the client; no access log, no callbacks, no keys. What is set for LiteLLM is in `LITELLM`.
 """
 
+import argparse
 import json
 import os
 import socket
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +23,11 @@ from urllib.request import urlopen
 
 import yaml
 
+from retrieval.console import stop_politely
+from retrieval.files import FileError
 from scripts.bench_stub import MODEL, Timing
 from scripts.serving import descendants
+from serve.chat import ServeError
 
 ROOT: Final = Path(__file__).parents[1]
 START_SECONDS: Final = 120.0
@@ -49,6 +53,15 @@ Stack = Mapping[str, Any]
 
 class BenchError(RuntimeError):
     """A contestant that cannot be measured."""
+
+
+def measuring(measure: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> None:
+    """Measure; what goes wrong is a sentence, and the exit code 1."""
+    stop_politely()
+    try:
+        measure(options)
+    except (BenchError, FileError, ServeError) as error:
+        sys.exit(str(error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,16 +20,15 @@ from typing import Final
 
 from rich.console import Console
 
-from retrieval.console import Parser, stop_politely
-from retrieval.files import FileError
+from retrieval.console import Parser
 from scripts.bench_added import goals, overload_row, requests_row, streams_row, table
 from scripts.bench_engine import engine
-from scripts.bench_paths import BenchError, Way, fulcrum, litellm, load, stub
+from scripts.bench_paths import BenchError, Way, fulcrum, litellm, load, measuring, stub
 from scripts.bench_peers import peers_are_there
 from scripts.bench_stub import Timing
 from scripts.bench_tables import Row, remember, remembered
 from scripts.bench_texts import some_questions
-from serve.chat import Sampling, ServeError
+from serve.chat import Sampling
 from serve.stack import Stack
 
 PATIENCE: Final = 10.0
@@ -69,11 +68,8 @@ class Work:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(words)
-    stop_politely()
     try:
-        options.run(options)
-    except (BenchError, FileError, ServeError) as error:
-        sys.exit(str(error))
+        measuring(options.run, options)
     except KeyboardInterrupt:
         sys.exit("\nStopped. What was measured until now is in the file of --json, if you gave one.")
 

@@ -25,6 +25,7 @@ from eval.gold import is_oracle
 from eval.summary import scores
 from retrieval.console import Parser, stop_politely
 from retrieval.stats import ALPHA
+from scripts.promises import Claim, judged
 from scripts.raced_grids import (
     Bias,
     Outcome,
@@ -63,15 +64,6 @@ class Kind:
         return float(np.mean([getattr(one, what) for one in self.outcomes]))
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What should hold, whether it does, and the figures."""
-
-    text: str
-    holds: bool
-    figures: str
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw, show, judge; 1 when a claim does not hold."""
     parser = Parser(prog="python -m scripts.check_screening", description=__doc__.splitlines()[0] if __doc__ else "")
@@ -92,14 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     console.print(_table("grids that are hard to screen; they do not count in the overall figures", hard))
     console.print(_effects(effects))
-    found = list(claims(overall, hard, effects))
-    for claim in found:
-        console.print(
-            f"{'holds   ' if claim.holds else 'DOES NOT'}  {claim.text}: {claim.figures}",
-            soft_wrap=True,
-            highlight=False,
-        )
-    return 0 if all(claim.holds for claim in found) else 1
+    return judged(claims(overall, hard, effects), console)
 
 
 def draw(grids: int) -> list[Kind]:

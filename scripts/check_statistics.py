@@ -37,6 +37,7 @@ from scripts.known_truth import (
     prices,
     settings,
 )
+from scripts.promises import Claim, judged
 
 LEAST: Final = 0.92
 ON_AVERAGE: Final = (0.94, 0.98)
@@ -59,15 +60,6 @@ class Seen:
     powers: list[Power]
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What should hold, whether it does, and the figures."""
-
-    text: str
-    holds: bool
-    figures: str
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw, show, judge; 1 when a claim does not hold."""
     parser = Parser(prog="python -m scripts.check_statistics", description=__doc__.splitlines()[0] if __doc__ else "")
@@ -81,14 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in tables(seen):
         console.print(table)
         console.print()
-    found = list(claims(seen))
-    for claim in found:
-        console.print(
-            f"{'holds   ' if claim.holds else 'DOES NOT'}  {claim.text}: {claim.figures}",
-            soft_wrap=True,
-            highlight=False,
-        )
-    return 0 if all(claim.holds for claim in found) else 1
+    return judged(claims(seen), console)
 
 
 def draw(runs: int) -> Seen:

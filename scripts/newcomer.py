@@ -57,6 +57,11 @@ def pdf(pages: Sequence[str]) -> bytes:
             f"<< {page} /Contents {5 + 2 * n} 0 R >>",
             f"<< /Length {len(drawn)} >>\nstream\n{drawn}\nendstream",
         ]
+    return assembled(objects)
+
+
+def assembled(objects: Sequence[str]) -> bytes:
+    """A PDF file of these objects, the first of which is its catalogue."""
     file, starts = "%PDF-1.4\n", []
     for number, content in enumerate(objects, start=1):
         starts.append(len(file))

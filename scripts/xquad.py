@@ -80,12 +80,14 @@ def main() -> int:
         train, test = articles[0::2], articles[1::2]
         write_jsonl(OUT / "corpus.jsonl", documents(articles))
         write_jsonl(OUT / "train.jsonl", examples(train))
-        write_jsonl(OUT / "test.jsonl", examples(test))
+        asked = list(examples(test))
+        write_jsonl(OUT / "test.jsonl", asked)
     except FileError as error:
         print(error, file=sys.stderr)
         return 1
-    asked = sum(1 for _ in examples(test))
-    print(f"wrote {len(articles)} articles, {asked} questions about {len(test)} of them to {OUT}; next: make xquad")
+    print(
+        f"wrote {len(articles)} articles, {len(asked)} questions about {len(test)} of them to {OUT}; next: make xquad"
+    )
     return 0
 
 

@@ -9,6 +9,8 @@ from openpyxl import Workbook
 from pptx import Presentation
 from pypdf import PdfReader, PdfWriter
 
+from scripts.newcomer import assembled
+
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 OPEN = "http://schemas.openxmlformats.org"
 CONTENT_TYPES = f"""<Types xmlns="{OPEN}/package/2006/content-types">
@@ -28,14 +30,7 @@ def make_pdf(path: Path, *pages: str, times: int = 1) -> Path:
         drawn = f"BT /F 12 Tf 20 100 Td ({text}) Tj ET" if text else ""
         page = f"/Type /Page /Parent 2 0 R /MediaBox [0 0 300 200] /Resources {font} /Contents {4 + 2 * n} 0 R"
         objects += [f"<< {page} >>", f"<< /Length {len(drawn)} >>\nstream\n{drawn}\nendstream"]
-    file, places = "%PDF-1.4\n", []
-    for number, content in enumerate(objects, start=1):
-        places.append(len(file))
-        file += f"{number} 0 obj\n{content}\nendobj\n"
-    table = "".join(f"{place:010d} 00000 n \n" for place in places)
-    size = len(objects) + 1
-    trailer = f"trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(file)}\n%%EOF"
-    path.write_text(f"{file}xref\n0 {size}\n0000000000 65535 f \n{table}{trailer}", encoding="latin-1")
+    path.write_bytes(assembled(objects))
     return path
 
 
