@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from eval.evidence import in_prompt
+from eval.evidence import was_there
 from eval.folder import Results, first_answers, planned
 from eval.gold import is_oracle
 from eval.record import Record
@@ -231,12 +231,7 @@ class _Court:
         return self._arms[cell, retriever].get(example.id)
 
     def _evidence(self, cell: Combination, example: Example, record: Record) -> bool | None:
-        if not example.evidence:
-            return None
-        if is_oracle(cell.retriever):
-            return True
-        answers = (self._records[oracle].get(example.id) for oracle in self._oracles)
-        return in_prompt(example, record, next(filter(None, answers), None))
+        return was_there(example, record, (self._records[oracle] for oracle in self._oracles))
 
 
 class _Judge:

@@ -49,16 +49,15 @@ def enough(results: Results, rows: Sequence[Row]) -> Enough | None:
     )
     sure = [(row, p) for row, p in zip(choices, p_values, strict=True) if p < ALPHA]
     row, p = min(sure, key=lambda one: one[0].tokens) if sure else (choices[0], p_values[0])
-    bounds = (row.ci_low, row.ci_high)
+    known = (row.score, row.ci_low, row.ci_high)
+    worth = [1000 * wanted.net(one) for one in known] if isinstance(wanted, Stakes) else None
     return Enough(
         needed=needed,
         reached="yes" if sure else "no" if row.ci_high < needed else "perhaps",
         combination=row.combination,
         score=row.score,
-        ci=bounds,
+        ci=(row.ci_low, row.ci_high),
         p_holm=p,
-        per_1000=1000 * wanted.net(row.score) if isinstance(wanted, Stakes) else None,
-        per_1000_ci=(1000 * wanted.net(bounds[0]), 1000 * wanted.net(bounds[1]))
-        if isinstance(wanted, Stakes)
-        else None,
+        per_1000=worth[0] if worth else None,
+        per_1000_ci=(worth[1], worth[2]) if worth else None,
     )

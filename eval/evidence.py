@@ -4,11 +4,11 @@ A mark of characters must be covered whole. A page or a document is a coarse mar
 so then it counts whether a gold answer stands in the piece. Knows nothing of scores, or of who is to blame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from eval.gold import PART, document_of
+from eval.gold import PART, document_of, is_oracle
 from eval.record import Record
 from eval.scoring.words import contains
 from eval.task import Example
@@ -26,6 +26,17 @@ class Piece:
     start: int
     end: int
     text: str
+
+
+def was_there(example: Example, record: Record, oracles: Iterable[Mapping[str, Record]]) -> bool | None:
+    """Whether all of the evidence was in this prompt, as it is in every oracle's; None where none is marked, or the
+    records cannot tell. `oracles` are the answers of the oracle arms, by example."""
+    if not example.evidence:
+        return None
+    if is_oracle(record.combination.retriever):
+        return True
+    answers = (found.get(example.id) for found in oracles)
+    return in_prompt(example, record, next(filter(None, answers), None))
 
 
 def in_prompt(example: Example, record: Record, oracle: Record | None) -> bool | None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from eval.folder import RunConfig
+from eval.material import CARD
 from eval.summary import Row, ranked
 from serve.combination import BASE
-
-CARD: Final = "provenance.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

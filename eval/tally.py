@@ -13,23 +13,10 @@ from dataclasses import dataclass
 from eval.blame import MEANING, WRONG, Fault, Leaf, Leaves, faults
 from eval.folder import Results
 from eval.summary import Row, ranked
-from retrieval.stats import Estimate, wilson
+from retrieval.stats import Share, wilson
 from serve.combination import NONE, Combination
 
 Blamed = Mapping[Combination, Leaves]
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """`n` of `of` questions, with Wilson's interval."""
-
-    n: int
-    of: int
-
-    @property
-    def estimate(self) -> Estimate:
-        """The share."""
-        return wilson(self.n, self.of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +108,6 @@ def to_csv(tallied: Sequence[Tally]) -> str:
     for one in tallied:
         for leaf, share in one.leaves.items():
             fault = WRONG[leaf][0] if leaf in WRONG else ""
-            figures = (share.estimate.value, share.estimate.low, share.estimate.high)
-            writer.writerow([one.combination, leaf, fault, share.n, share.of, *(f"{value:.4f}" for value in figures)])
+            shown = [f"{value:.4f}" for value in (share.estimate.value, share.estimate.low, share.estimate.high)]
+            writer.writerow([one.combination, leaf, fault, share.hits, share.of, *shown])
     return sheet.getvalue()

@@ -11,7 +11,7 @@ measures all of them).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,19 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """So many of so many."""
+
+    hits: int
+    of: int
+
+    @property
+    def estimate(self) -> Estimate:
+        """With Wilson's interval; all of 0 to 1 when there is nothing."""
+        return wilson(self.hits, self.of) if self.of else Estimate(math.nan, 0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,9 +270,17 @@ def quantile(values: Sequence[float], share: float) -> float:
     return float(np.quantile(values, share, method="linear")) if len(values) else math.nan
 
 
-def known(values: Mapping[str, float]) -> dict[str, float | None]:
-    """The same for JSON, which has null in place of NaN."""
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+def known(value: Any) -> Any:
+    """The value for JSON, which has null in place of NaN; lists for tuples, however deep.
+
+    >>> known({"value": math.nan, "bounds": (0.1, 0.2)})
+    {'value': None, 'bounds': [0.1, 0.2]}
+    """
+    if isinstance(value, Mapping):
+        return {name: known(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [known(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _within(one: Estimate, least: float, most: float) -> Estimate:

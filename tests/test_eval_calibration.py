@@ -9,9 +9,9 @@ from scipy.optimize import minimize
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from eval.judging.calibration import Calibration, Share, _kappa, calibrate, corrected, kappa
+from eval.judging.calibration import Calibration, _kappa, calibrate, corrected, kappa
 from eval.judging.pairwise import Choice, Contest, bias, standing, strengths
-from retrieval.stats import Estimate, wilson
+from retrieval.stats import Estimate, Share, wilson
 
 
 @pytest.mark.parametrize("ordered", [False, True])

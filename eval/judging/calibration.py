@@ -14,26 +14,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.stats import Estimate, Z, wilson
+from retrieval.stats import Estimate, Share, Z
 
 ENOUGH: Final = 0.6
 """Cohen's kappa below which a judge only advises: a common rule of thumb (Landis & Koch 1977), no theorem."""
 
 Pair = tuple[str, str]
 """(what the judge said, what people said)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Successes of so many."""
-
-    hits: int
-    of: int
-
-    @property
-    def estimate(self) -> Estimate:
-        """With Wilson's interval; all of 0 to 1 when there is nothing."""
-        return wilson(self.hits, self.of) if self.of else Estimate(math.nan, 0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +90,7 @@ def corrected(seen: Estimate, calibration: Calibration) -> Estimate | None:
     error of `seen` is read from its interval, so what was seen may be graded or in clusters. All of it holds as long as
     the judge errs on the run as often as on the labels.
 
+    >>> from retrieval.stats import wilson
     >>> on_yes, on_no = [("yes", "yes")] * 90 + [("no", "yes")] * 10, [("no", "no")] * 80 + [("yes", "no")] * 20
     >>> corrected(wilson(550, 1000), calibrate(on_yes + on_no))
     Estimate(value=0.5, low=0.41..., high=0.58...)

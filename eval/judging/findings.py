@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from eval.folder import Results
-from eval.judging.calibration import ENOUGH, Calibration, Pair, Share, calibrate, corrected
+from eval.judging.calibration import ENOUGH, Calibration, Pair, calibrate, corrected
 from eval.judging.metrics import CORRECTABLE, MARKS, Outcome
 from eval.judging.pairwise import Contest, bias, standing
 from eval.judging.settings import Judges, MetricSettings
 from eval.task import Example
 from eval.wording import counted, percent
-from retrieval.stats import Estimate, mean
+from retrieval.stats import Estimate, Share, known, mean
 
 About = tuple[str, ...]
 Found = dict[tuple[str, About], Outcome | Contest | str]
@@ -111,16 +111,16 @@ class Findings:
 
     def row(self) -> dict[str, Any]:
         """As judges.json has it."""
-        return {
-            name: _plain(value)
-            for name, value in {
+        found: dict[str, Any] = known(
+            {
                 "judge": self.judge,
                 "identity": self.identity,
                 "figures": [asdict(one) for one in self.figures],
                 "trust": [asdict(one) | {"advisory": one.advisory, "sentence": one.sentence} for one in self.trust],
-                "notes": list(self.notes),
-            }.items()
-        }
+                "notes": self.notes,
+            }
+        )
+        return found
 
 
 def find(judges: Judges, identity: str, results: Results, gathered: Gathered) -> Findings:
@@ -259,12 +259,3 @@ def said_estimate(one: Estimate) -> str:
     '50.0% [25.0, 75.0]'
     """
     return f"{percent(one.value)} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-
-
-def _plain(value: Any) -> Any:
-    """For JSON, which has null in place of NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

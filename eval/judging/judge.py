@@ -18,9 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from eval.evidence import in_prompt, marked
+from eval.evidence import marked, was_there
 from eval.folder import Results, load_results, locked
-from eval.gold import is_oracle
 from eval.judging.book import Book, Unasked
 from eval.judging.findings import FILE, LABEL, Findings, Found, Gathered, find
 from eval.judging.inquiry import Inquiry
@@ -31,6 +30,7 @@ from eval.judging.settings import Judges, JudgeSettings, Label, MetricSettings, 
 from eval.record import Journal, Record, RunError
 from eval.scoring.reading import loose_field
 from eval.task import Example
+from eval.workers import work_off
 from retrieval.embed import Embedder, locate
 from retrieval.files import FileError, file_hash, write_atomically
 from serve.chat import ServeError, Unavailable
@@ -115,26 +115,20 @@ class _Desk:
     async def serve(self, jobs: Sequence[Job]) -> Found:
         """Keep as many jobs going as there are workers until none is left."""
         self._book.judge = self._judge
-        queue = iter(jobs)
         with tqdm(total=len(jobs), unit=" judged", desc="judging", disable=None) as bar:
             try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self._workers, len(jobs))):
-                        group.create_task(self._work(queue, bar))
-            except ExceptionGroup as several:
-                raise several.exceptions[0] from None
+                await work_off(jobs, min(self._workers, len(jobs)), partial(self._work, bar))
             finally:
                 await self._judge.close()
         return self._found
 
-    async def _work(self, queue: Iterator[Job], bar: "tqdm[None]") -> None:
-        for job in queue:
-            try:
-                self._found[job.metric, job.about] = await job.work(self._book.ask)
-                self._unavailable = 0
-            except ServeError as error:
-                self._fail(job, error)
-            bar.update()
+    async def _work(self, bar: "tqdm[None]", job: Job) -> None:
+        try:
+            self._found[job.metric, job.about] = await job.work(self._book.ask)
+            self._unavailable = 0
+        except ServeError as error:
+            self._fail(job, error)
+        bar.update()
 
     def _fail(self, job: Job, error: ServeError) -> None:
         """Note it and go on, unless the judge seems gone."""
@@ -204,22 +198,16 @@ def _contests(results: Results, judges: Judges, cells: Sequence[Combination]) ->
 
 def _case(results: Results, example: Example, record: Record, metric: MetricSettings) -> Case:
     passages = shown_in(record.prompt)
+    oracles = (found for cell, found in results.records.items() if cell.retriever == GOLD)
     return Case(
         question=example.question,
         text=_said(record, metric),
         reference="" if example.meta.get("unanswerable") else example.answers[0],
         passages=passages,
         marked=marked(example, record)[: len(passages)] if example.evidence else (),
-        covered=_covered(results, example, record) if example.evidence else None,
+        covered=was_there(example, record, oracles),
         criteria=metric.criteria,
     )
-
-
-def _covered(results: Results, example: Example, record: Record) -> bool | None:
-    if is_oracle(record.combination.retriever):
-        return True
-    oracles = (records.get(example.id) for cell, records in results.records.items() if cell.retriever == GOLD)
-    return in_prompt(example, record, next(filter(None, oracles), None))
 
 
 def _said(record: Record, metric: MetricSettings) -> str:

@@ -7,7 +7,7 @@ computed; `eval.scoring.scorers` says what each kind does.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
@@ -17,7 +17,7 @@ from retrieval.files import STRICT
 Scorer = Callable[[Example, str, Sequence[str]], float]
 """(example, what was said, the passages in the prompt, `[S1]` first) -> 0..1"""
 
-Kind = Literal[
+Comparing = Literal[
     "exact",
     "choice",
     "contains",
@@ -33,6 +33,10 @@ Kind = Literal[
     "tool_call",
     "arguments",
     "json_fields",
+]
+"""Kinds that compare a reply with the gold answers, and with nothing else."""
+Kind = Literal[
+    Comparing,
     "valid_call",
     "json_format",
     "json_schema",
@@ -80,26 +84,7 @@ NEEDS: Final[Mapping[Kind, str]] = {
 }
 """The one setting without which a kind says nothing."""
 
-COMPARE: Final[frozenset[Kind]] = frozenset(
-    {
-        "exact",
-        "choice",
-        "contains",
-        "f1",
-        "numeric",
-        "regex",
-        "rouge1",
-        "rouge2",
-        "rougeL",
-        "bleu",
-        "chrf",
-        "gleu",
-        "tool_call",
-        "arguments",
-        "json_fields",
-    }
-)
-"""Kinds that compare a reply with the gold answers, and with nothing else."""
+COMPARE: Final[frozenset[Kind]] = frozenset(get_args(Comparing))
 FORMS: Final[frozenset[Kind]] = frozenset({"json_format", "json_schema"})
 """Kinds that judge the form of a reply and never whether it is right."""
 LOOSE_ALONE: Final[frozenset[Kind]] = frozenset(
