@@ -1,7 +1,7 @@
 """What is left to win on the two axes, seen from the best combination: what it does not know, and how it acts.
 
-The oracle arm splits the loss: what is wrong without the evidence and right with it was missing knowledge, which better
-retrieval can bring; what is wrong even with it is behaviour, which a prompt or an adapter can change.
+The oracle arm splits the loss: what is right with the evidence alone and wrong otherwise is lost to what is retrieved,
+evidence that is missing or other passages beside it; what is wrong even with it is behaviour.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class Headroom:
     ceiling: Estimate
     """The oracle's score: what is missing above it, no retrieval can add."""
     knowledge: Difference
-    """The oracle against the top: what perfect retrieval would add."""
+    """The oracle against the top: what the evidence in place of what is retrieved would add."""
     crowd: Combination | None
     """The same, with the evidence before passages of a retriever, if the grid has that arm."""
     company: Difference | None

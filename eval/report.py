@@ -159,15 +159,15 @@ def _levers(analysis: Analysis) -> dict[str, Any]:
 
 
 def _left(analysis: Analysis) -> list[tuple[str, str, float]]:
-    """The bar of what is left, as (kind, label, share): won, missing knowledge, missing behaviour."""
+    """The bar of what is left, as (kind, label, share): won, lost to what is retrieved, lost to behaviour."""
     room = analysis.headroom
     if room is None:
         return []
     knowledge = min(max(0.0, room.knowledge.estimate.value), room.ceiling.value)
     return [
         ("won", "right now", room.ceiling.value - knowledge),
-        ("knowledge", "missing knowledge: right with the marked evidence and nothing else", knowledge),
-        ("behaviour", "missing behaviour: wrong even so", 1 - room.ceiling.value),
+        ("knowledge", "lost to what is retrieved: right with the marked evidence and nothing else", knowledge),
+        ("behaviour", "lost to behaviour: wrong even so", 1 - room.ceiling.value),
     ]
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from eval.__main__ import main
 from eval.analysis import analyse
-from eval.blame import blame, look
+from eval.blame import FAULTS, blame, look
 from eval.folder import Results
 from eval.gold import document_of
 from eval.peek import SHOWN, blamed, varied, wrong_answers
-from eval.report import Axis, render, save
+from eval.report import HERE, Axis, render, save
 from eval.summary import summarise, to_csv
 from serve.combination import GOLD, NONE, Combination
 from tests.eval_simulation import grid_of, simulate
@@ -180,3 +180,10 @@ def test_evidence_marked_by_page_is_found_where_a_piece_of_its_document_was_show
 
     assert wrong
     assert {peek.evidence_found for peek in wrong if peek.example.evidence} == {True}
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "right"])
+def test_every_fault_has_a_colour_of_its_own(fault: str) -> None:
+    css = (HERE / "report.css").read_text()
+
+    assert f".{fault.replace(' ', '-')} {{ --hue: var(--" in css
