@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 from urllib.request import Request, urlopen
 
@@ -35,7 +34,7 @@ from scripts.bench_paths import ROOT, BenchError, Way, measuring, stub
 from scripts.bench_peers import peers_are_there
 from scripts.bench_serve import turned
 from scripts.bench_stub import Timing
-from scripts.bench_tables import Row, remember, remembered
+from scripts.bench_tables import Row, remember, remembered, spread
 from scripts.evaluators import CONTESTANTS
 from serve.combination import BASE
 from serve.engine import command, environment, max_loras, max_rank
@@ -85,7 +84,7 @@ def measure(options: argparse.Namespace) -> None:
         with _server(stack, work) as server:
             bench = Bench(home, stack, server, work)
             for repeat in range(done, done + options.repeats):
-                for name in _turned(options.ways, repeat):
+                for name in turned(options.ways, repeat):
                     rows.append(_told(bench.run(name) | {"repeat": repeat}))
                     remember(options.json, work, rows)
     Console(width=150).print(table(work, rows))
@@ -192,32 +191,17 @@ def table(work: Work, rows: Sequence[Row]) -> Table:
         made.add_row(
             name,
             str(len(mine)),
-            _span([row["seconds"] for row in mine], 1),
+            spread([row["seconds"] for row in mine], 1),
             str(mine[-1]["answers"]),
-            _span([_rate(row) for row in mine if row["tokens"]], 0),
-            _span(faster, 2),
-            _span(denser, 2),
+            spread([_rate(row) for row in mine if row["tokens"]], 0),
+            spread(faster, 2),
+            spread(denser, 2),
         )
     return made
 
 
 def _rate(row: Row) -> float:
     return float(row["tokens"] / row["seconds"])
-
-
-def _span(figures: Sequence[float], digits: int) -> str:
-    """The median, and from where to where they go.
-
-    >>> _span([2.0, 1.0, 4.0], 1)
-    '2.0 (1.0-4.0)'
-    """
-    if not figures:
-        return ""
-    return f"{median(figures):.{digits}f} ({min(figures):.{digits}f}-{max(figures):.{digits}f})"
-
-
-def _turned(ways: Sequence[str], repeat: int) -> list[str]:
-    return [way.name for way in turned([Way(name, "", "") for name in ways], repeat)]
 
 
 def _told(row: Row) -> Row:

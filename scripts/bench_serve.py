@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from rich.console import Console
 
@@ -30,6 +30,8 @@ from scripts.bench_tables import Row, remember, remembered
 from scripts.bench_texts import some_questions
 from serve.chat import Sampling
 from serve.stack import Stack
+
+T = TypeVar("T")
 
 PATIENCE: Final = 10.0
 """Seconds after which a caller gives up."""
@@ -156,10 +158,10 @@ def chatted(way: Way, work: Work, prompts: Sequence[str], sampling: Sampling) ->
     return {"contestant": way.name, "step": "engine", **_common(way, heard), **requests_row(heard, cpu)}
 
 
-def turned(ways: Sequence[Way], repeat: int) -> list[Way]:
+def turned(ways: Sequence[T], repeat: int) -> list[T]:
     """Everybody is first once.
 
-    >>> [way.name for way in turned([Way("a", "", ""), Way("b", "", "")], 3)]
+    >>> turned(["a", "b"], 3)
     ['b', 'a']
     """
     first = repeat % len(ways)
