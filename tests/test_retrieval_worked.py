@@ -23,7 +23,7 @@ from retrieval.views import View
 from scripts.prompts import Others
 from scripts.vote import right, vote
 from serve.layout import layout
-from serve.strategies.kinds import build
+from serve.strategies.kinds import build as strategies
 from serve.strategies.prompted import Prompted
 from tests.test_serve_strategies import Parrot
 from tests.tiny_search import make_embedder
@@ -151,7 +151,7 @@ def test_shown_are_the_k_nearest_questions_the_nearest_right_before_ours(folder:
     for k in (1, 2, 5):
         similar = opened(folder, "titled", k=k)
         answer = asyncio.run(
-            build({"near": settings}, {"similar": similar})["near"](Query("q3 q4 true"), NoRetrieval(), Parrot())
+            strategies({"near": settings}, {"similar": similar})["near"](Query("q3 q4 true"), NoRetrieval(), Parrot())
         )
 
         turns = [message.content for message in answer.messages]
