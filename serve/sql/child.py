@@ -23,6 +23,15 @@ GRACE: Final = 1.0
 READING: Final = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
+INWARD: Final = frozenset(
+    {
+        (sqlite3.SQLITE_UPDATE, "sqlite_master"),
+        (sqlite3.SQLITE_PRAGMA, "data_version"),
+        (sqlite3.SQLITE_PRAGMA, "page_size"),
+    }
+)
+"""What SQLite asks of itself when it opens json_each or a full-text table. A statement that would write to sqlite_master
+it refuses anyway, as the read-only file does. An R-tree asks for more, and cannot be read."""
 FORBIDDEN: Final = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"})
 """Functions that reach beyond the database; `fts3_tokenizer` hands out and takes addresses in memory."""
 
@@ -77,9 +86,14 @@ def opened(uri: str, limits: Limits) -> sqlite3.Connection:
     return database
 
 
-def allowed(action: int, _: str | None, name: str | None, *__: str | None) -> int:
+def allowed(action: int, first: str | None, second: str | None, *_: str | None) -> int:
     """Whether a statement may do this: reading, and functions of values."""
-    safe = action in READING and not (action == sqlite3.SQLITE_FUNCTION and str(name).lower() in FORBIDDEN)
+    if action == sqlite3.SQLITE_FUNCTION:
+        safe = str(second).lower() not in FORBIDDEN
+    elif action == sqlite3.SQLITE_PRAGMA:
+        safe = (action, first) in INWARD and second is None
+    else:
+        safe = action in READING or (action, first) in INWARD
     return sqlite3.SQLITE_OK if safe else sqlite3.SQLITE_DENY
 
 
