@@ -32,7 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             database.execute("INSERT INTO words VALUES ('owl')")
     with closing(sqlite3.connect(folder / "odd.db")) as database, database:
         database.execute("CREATE TABLE odd (said TEXT)")
-        database.execute("INSERT INTO odd VALUES (CAST(x'41ff42' AS TEXT)), (CAST(x'eda080' AS TEXT)), ('a' || char(0))")
+        database.execute(
+            "INSERT INTO odd VALUES (CAST(x'41ff42' AS TEXT)), (CAST(x'eda080' AS TEXT)), ('a' || char(0))"
+        )
     return folder
 
 
@@ -84,7 +86,7 @@ ATTACKS = {
     "many rows": "SELECT a.n FROM number a, number b",
     "10^9 rows to count": "SELECT count(*) FROM number a, number b, number c",
     "10^9 rows to sort": "SELECT a.n FROM number a, number b, number c ORDER BY b.n + c.n",
-    "distinct rows to remember": "SELECT count(*) FROM (SELECT DISTINCT a.n, b.n, c.n FROM number a, number b, number c)",
+    "distinct rows to remember": "SELECT DISTINCT count(*) FROM number a, number b, number c GROUP BY a.n, b.n, c.n",
     "recursion without end": "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r",
     "recursion that remembers": "WITH RECURSIVE r(n) AS (SELECT 1 UNION SELECT n + 1 FROM r) SELECT max(n) FROM r",
     "recursion that doubles": "WITH RECURSIVE r(s) AS (SELECT 'x' UNION ALL SELECT s || s FROM r) SELECT s FROM r",
