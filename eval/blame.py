@@ -18,8 +18,8 @@ from eval.folder import Results, first_answers, planned
 from eval.gold import is_oracle
 from eval.record import Record
 from eval.scoring.calls import calls_of
-from eval.scoring.execution import query_of
 from eval.scoring.kinds import EXECUTE, loosely
+from eval.scoring.queries import query_in
 from eval.scoring.reading import first_object, loose_field
 from eval.scoring.scorers import SCORERS, abstention
 from eval.task import Example, TaskSettings
@@ -263,12 +263,10 @@ class _Judge:
     def readable(self, record: Record) -> bool:
         if self._primary.kind in ("tool_call", "arguments"):
             return calls_of(record.text) is not None
-        if self._primary.kind in EXECUTE:
-            return bool(query_of(replace(self._primary, loose=True))(record.text))
         if self._primary.kind == "json_fields":
             return first_object(record.text) is not None
         said = loose_field(record.text, self._primary.json) if self._primary.json else record.text
-        return bool(said and said.strip())
+        return bool(said and (query_in(said) if self._primary.kind in EXECUTE else said.strip()))
 
 
 def _able(right: Mapping[str, bool]) -> bool:

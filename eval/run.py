@@ -9,6 +9,7 @@ nothing of what the scores mean.
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -136,6 +137,7 @@ class _Desk:
     def __init__(self, grid: Grid, results: Results, pipeline: Pipeline, records: Journal, failures: Journal) -> None:
         self._task = grid.task
         self._scorers = build(grid.task.settings.scorers, grid.task.settings.primary, grid.task.examples)
+        self._scoring = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self._at_once = grid.settings.concurrency
         self._before = results.failures
         self._pipeline = pipeline
@@ -182,7 +184,8 @@ class _Desk:
         model = SharedModel(self._pipeline.model(cell.adapter, sampling), self._exchange)
         query = Query(example.question, meta=example.meta)
         answer = await self._pipeline.ask(cell, query, retriever=self._oracle(cell, example), model=model)
-        return self._recorded(job, answer, model)
+        # Apart from the loop, which times the calls in flight, and one at a time: a query may take seconds to score.
+        return await asyncio.get_running_loop().run_in_executor(self._scoring, self._recorded, job, answer, model)
 
     def _recorded(self, job: Job, answer: Answer, model: SharedModel) -> Record:
         shown = shown_in(answer.messages)

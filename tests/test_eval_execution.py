@@ -19,7 +19,7 @@ from eval.scoring.scorers import build, signatures
 from eval.scoring.tables import in_any_order, same_bag, same_rows
 from eval.task import load_task
 from retrieval.files import FileError
-from scripts.check_spider import dev
+from scripts.check_spider import choices, dev, main
 from serve.sql.runner import Runner
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +103,7 @@ def test_each_kind_forgives_what_it_should(gold: str, said: str, by: str, folder
         "With this query we count:\n\nselect count(*)\nfrom animal -- all; of them\n\nIt has one row.",
         "SELECT count(*) FROM animal WHERE name <> 'a;b'; SELECT 2",
         "WITH a AS (SELECT * FROM animal) SELECT count(*) FROM a",
+        "/* as asked */ SELECT count(*)\n\nFROM animal",
     ],
 )
 def test_a_query_among_words_is_right_loosely(said: str, folder: Path) -> None:
@@ -256,6 +257,20 @@ def test_a_gold_query_that_fails_later_is_never_a_score(folder: Path) -> None:
 
     with pytest.raises(RunError, match="the gold query 'SELECT x FROM animal' of example 'q' does not run"):
         verdict(ScorerSettings(kind="ex_bird", databases=folder))(example, "SELECT 1")
+
+
+def test_golds_values_take_the_places_of_a_predictions_own_and_no_others() -> None:
+    said = "SELECT t1.a FROM t1 WHERE b = 'x' LIMIT 1"
+
+    assert list(choices(said, "SELECT a FROM t1 WHERE b > 2.5")) == ["SELECT t1.a FROM t1 WHERE b = 2.5 LIMIT 2.5"]
+    assert list(choices(said, "SELECT a FROM t1")) == []
+
+
+@pytest.mark.skipif(not SPIDER.exists(), reason="Spider's databases are not beside this checkout")
+def test_published_predictions_come_to_the_official_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["check_spider", str(SPIDER)])
+
+    assert main() == 0
 
 
 @pytest.mark.skipif(not SPIDER.exists(), reason="Spider's databases are not beside this checkout")

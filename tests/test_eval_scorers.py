@@ -1,19 +1,21 @@
 """What counts as right: SQuAD's rules against SQuAD's own code, and strict and loose readings of a JSON answer."""
 
 import re
+import sqlite3
 import string
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as at_most
 from hypothesis import strategies as st
 
-from eval.scoring.kinds import LOOSE_ALONE, USES, Kind, loosely
+from eval.scoring.kinds import LOOSE_ALONE, USES, Executing, Kind, loosely
 from eval.scoring.scorers import build
 from eval.scoring.words import exact, f1
 from eval.task import Example, ScorerSettings
@@ -198,7 +200,9 @@ def every_kind(own: Path, **more: Any) -> dict[str, ScorerSettings]:
         "json_fields": {"fields": ("answer",)},
         "json_schema": {"schema": {"type": "object", "required": ["answer"]}},
         "python": {"path": Path(f"{own}:score")},
-    }
+    } | {one: {"databases": own.parent} for one in get_args(Executing)}
+    with closing(sqlite3.connect(own.with_name("own.db"))) as database, database:
+        database.execute("CREATE TABLE IF NOT EXISTS a (a)")
     return {kind: ScorerSettings(kind=kind, **needed.get(kind, {}), **_used(kind, more)) for kind in USES}
 
 
@@ -211,9 +215,13 @@ EVERY_EXAMPLE = (
         id="q",
         question="Who?",
         answers=('{"answer": 7}', "a 0", "7"),
-        meta={"instruction_id_list": ["punctuation:no_comma", "startend:quotation"], "kwargs": [{}, {}]},
+        meta={
+            "instruction_id_list": ["punctuation:no_comma", "startend:quotation"],
+            "kwargs": [{}, {}],
+            "db_id": "own",
+        },
     ),
-    Example(id="u", question="What?", answers=("0",), meta=NO_COMMA | {"unanswerable": True}),
+    Example(id="u", question="What?", answers=("0",), meta=NO_COMMA | {"unanswerable": True, "db_id": "own"}),
 )
 
 

@@ -161,7 +161,7 @@ def test_time_is_told_apart_from_other_errors(runner: Runner) -> None:
 
 
 def test_a_child_that_does_not_end_by_itself_is_killed_and_another_one_goes_on(folder: Path) -> None:
-    runner = Runner(folder, Limits(seconds=0.1), children=1)
+    runner = Runner(folder, Limits(seconds=1.0), children=1)
     assert runner.run_now("people", "SELECT 1").rows == ((1,),)
     child = runner._idle.queue[0]._process
     assert child

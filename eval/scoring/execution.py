@@ -30,7 +30,9 @@ from serve.sql.runner import Result, database_file, runner_of
 
 RIGHT: Final = "right"
 WRONG: Final = "wrong result"
+NO_QUERY: Final = "no query"
 CAUSES: Final = (
+    NO_QUERY,
     "no such column",
     "no such table",
     "no such function",
@@ -41,7 +43,7 @@ CAUSES: Final = (
     "not authorized",
     "one statement at a time",
 )
-"""What SQLite says when it refuses a query, as far as it tells kinds of mistakes apart."""
+"""What is said against a query, as far as it tells kinds of mistakes apart; the words are SQLite's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,14 @@ def verdict(settings: ScorerSettings) -> Callable[[Example, str], str]:
     ValueError when there is no folder of databases.
     """
     rules, folder = RULES[settings.kind], _folder(settings)
-    said = query_of(settings)
+    said = queries_of(settings)
 
     def why(example: Example, text: str) -> str:
-        query = said(text)
-        if not query:
-            return "no query"
-        found = _said_result(folder, example.meta["db_id"], rules.rewritten(query))
+        found = Result(error=NO_QUERY)
+        for query in said(text):
+            found = _said_result(folder, example.meta["db_id"], rules.rewritten(query))
+            if not found.error or found.timed_out:
+                break
         if found.error:
             return cause(found)
         return RIGHT if any(_agrees(rules, folder, example, gold, found) for gold in example.answers) else WRONG
@@ -98,11 +101,11 @@ def verdict(settings: ScorerSettings) -> Callable[[Example, str], str]:
     return why
 
 
-def query_of(settings: ScorerSettings) -> Callable[[str], str]:
-    """How the query is found. Strict: the reply, or its field, is the query and nothing else. Loose: it is in there."""
+def queries_of(settings: ScorerSettings) -> Callable[[str], list[str]]:
+    """What may be the query. Strict: the reply, or its field, and nothing else. Loose: that, or else what is in it."""
     said = reading(settings)
-    find = query_in if settings.loose else str.strip
-    return lambda text: find(said(text) or "")
+    forms = (str.strip, query_in) if settings.loose else (str.strip,)
+    return lambda text: [query for form in forms if (query := form(said(text) or ""))]
 
 
 def cause(result: Result) -> str:
@@ -140,7 +143,7 @@ def vacuous(settings: ScorerSettings, examples: Sequence[Example]) -> list[str]:
 def execution_signature(settings: ScorerSettings, examples: Sequence[Example]) -> str:
     """What its scores depend on: SQLite, and what is in the databases; and how many of them say little."""
     folder = _folder(settings)
-    used = sorted({database_file(folder, one.meta["db_id"]) for one in examples})
+    used = [database_file(folder, name) for name in sorted({one.meta["db_id"] for one in examples})]
     content = hashlib.sha256("".join(_content(file, file.stat().st_mtime_ns) for file in used).encode()).hexdigest()
     empty = f"vacuous:{len(vacuous(settings, examples))} of {len(examples)}"
     return f"sqlite:{sqlite3.sqlite_version}|databases:{content[:16]}|{empty}"
