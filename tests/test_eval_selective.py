@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +36,6 @@ from tests.eval_simulation import grid_of, simulate
 GUIDE = Stakes(right=20, wrong=0.95 * 40 + 0.05 * 1000)
 """OpenAI's optimisation guide: a case solved brings $20; a failure costs $40 in 95 % and $1,000 in 5 %."""
 
-answers = st.lists(
-    st.tuples(st.sampled_from([0.1, 0.3, 0.5, 0.9]), st.sampled_from([0.0, 1.0])), min_size=1, max_size=12
-)
-
 
 def test_the_area_is_what_one_counts_by_hand() -> None:
     # One wrong of 1, 2, 3, 4 answered: 0, 0, 1/3, 1/4.
@@ -49,14 +45,13 @@ def test_the_area_is_what_one_counts_by_hand() -> None:
     assert aurc([1, 1, 0, 1], [1, 1, 0, 1]) == pytest.approx(1 / 16)
 
 
-@given(answers)
+@given(st.lists(st.tuples(st.sampled_from([0.3, 0.9]), st.sampled_from([0.0, 1.0])), min_size=1, max_size=5))
 def test_equal_confidences_count_as_the_mean_of_every_order_among_them(pairs: list[tuple[float, float]]) -> None:
     sure, right = [one for one, _ in pairs], [one for _, one in pairs]
-    draw = np.random.default_rng(0)
 
-    broken = [risks(np.array(sure) + 1e-6 * draw.random(len(sure)), right) for _ in range(800)]
+    broken = [risks(np.array(sure) + 1e-6 * np.array(order), right) for order in permutations(range(len(pairs)))]
 
-    assert risks(sure, right) == pytest.approx(np.mean(broken, axis=0), abs=0.09)
+    assert risks(sure, right) == pytest.approx(np.mean(broken, axis=0))
 
 
 def test_a_confidence_that_says_nothing_has_the_share_of_wrong_answers() -> None:
