@@ -69,8 +69,9 @@ def told(one: Stated) -> Iterator[str]:
     skill, everything = one.ranking.skill, percent(1 - one.ranking.blind)
     if skill.low > 0:
         yield (
-            f"{one.combination} knows when it is right: of the surest {percent(half.answered.estimate.value)} of its "
-            f"answers {percent(half.right.value)} are ({_interval(half.right)}), of all {everything}."
+            f"{one.combination} is right more often where it is surer: of the surest "
+            f"{percent(half.answered.estimate.value)} of its answers {percent(half.right.value)} are "
+            f"({_interval(half.right)}), of all {everything}."
         )
     elif skill.high < 0:
         yield f"{one.combination} is surest where it is wrong: what it states as its confidence misleads."
@@ -81,28 +82,31 @@ def told(one: Stated) -> Iterator[str]:
 
 
 def _said(policy: Policy) -> str:
-    net, everything, gain = policy.net, policy.everything, policy.gain
-    figures = (
-        f"net value {worth(net.value)} per question ({worth(net.low)} to {worth(net.high)}) against "
-        f"{worth(everything.value)} for answering all (difference {worth(gain.estimate.value)}, "
-        f"{worth(gain.estimate.low)} to {worth(gain.estimate.high)}, {p_value(gain.p)}; each question by thresholds "
-        "chosen on others)"
+    net, gain = policy.net, policy.gain
+    brought = f"{worth(net.value)} per question ({worth(net.low)} to {worth(net.high)})"
+    against = (
+        f"{worth(policy.everything.value)} for answering all (difference {worth(gain.estimate.value)}, "
+        f"{worth(gain.estimate.low)} to {worth(gain.estimate.high)}, {p_value(gain.p)})"
     )
     if policy.threshold is None:
-        return f"It is best to pass everything on, which brings {worth(policy.nothing)} per question: {figures}."
+        return (
+            f"No threshold pays: passing everything on brings {worth(policy.nothing)}, thresholds chosen on other "
+            f"questions {brought} against {against}."
+        )
     return (
-        f"Answering only where confidence is at least {policy.threshold:.2f}: "
-        f"{percent(policy.answered.estimate.value)} answered, {percent(policy.right.value)} of those right, {figures}."
+        f"Answering only where confidence is at least {policy.threshold:.3f}: "
+        f"{percent(policy.answered.estimate.value)} answered, {percent(policy.right.value)} of those right, net value "
+        f"{brought} against {against}; each question is judged by thresholds that were chosen on others."
     )
 
 
 def worth(value: float) -> str:
     """What something brings, in the task's own unit.
 
-    >>> worth(0.02), worth(-28.6)
-    ('+0.02', '−28.60')
+    >>> worth(0.02), worth(-28.6), worth(-0.001)
+    ('+0.02', '−28.60', '+0.00')
     """
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def _stated(results: Results, cell: Combination, answers: Sequence[Record]) -> Stated:

@@ -36,6 +36,8 @@ from serve.combination import Combination
 HERE: Final = Path(__file__).parent
 OPEN: Final = 14
 """Rows of the heat map and of the table that are open at once; the rest unfold."""
+SAID: Final = 2
+"""Combinations whose confidence is put into words; a table has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ def _cost(analysis: Analysis) -> dict[str, Any]:
 def _stated(analysis: Analysis) -> dict[str, Any]:
     """Answering only when sure; the first that says how sure it is has the figure."""
     return {
-        "stated_said": [list(told(one)) for one in analysis.stated],
+        "stated_said": [list(told(one)) for one in analysis.stated[:SAID]],
         "coverage": {size: coverage(analysis.stated[0], size) for size in (WIDE, NARROW)} if analysis.stated else {},
     }
 

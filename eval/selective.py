@@ -210,7 +210,7 @@ def policy(
         right=mean([scores[place] for place in answers], [labels[place] for place in answers]),
         net=_net(worth, stakes, labels),
         everything=Estimate(*(stakes.net(one) for one in (everything.value, everything.low, everything.high))),
-        nothing=-stakes.passed_on,
+        nothing=0.0 - stakes.passed_on,
         gain=change(
             (worth - _worth(right, np.ones(len(right), bool), stakes)).tolist(),
             labels,
