@@ -1,6 +1,6 @@
 """The front door: `python -m eval init DIR --docs FOLDER --questions FILE | plan GRID [--out DIR] |
 run GRID [--out DIR] | confirm RUN | report RUN [--embedder MODEL] | judge RUN JUDGES | compare RUN RUN |
-gate RUN GATES [--junit FILE]`.
+gate RUN GATES [--junit FILE] | worth [RUN] --right S --wrong F`.
 
 Turns what people type into calls, and what goes wrong into sentences.
 """
@@ -33,6 +33,7 @@ from eval.report import save
 from eval.run import run
 from eval.shown import refuse_test_questions
 from eval.terminal import show
+from eval.worth import show_worth, stakes_of
 from retrieval.console import Parser, stop_politely, tell_progress
 from retrieval.embed import PACKAGED, Embedder, locate
 from retrieval.files import FileError, write_atomically
@@ -152,6 +153,13 @@ def _judge(folder: Path, judges: Path) -> int:
     return int(findings.missing > 0)
 
 
+def _worth(options: argparse.Namespace) -> int:
+    results = load_results(options.folder) if options.folder else None
+    stakes = stakes_of(options.right, options.wrong, options.passed_on, results)
+    show_worth(stakes, results, _console())
+    return 0
+
+
 def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
@@ -208,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_gate(commands)
     _add_judge(commands)
+    _add_worth(commands)
     return parser
 
 
@@ -317,6 +326,21 @@ def _add_judge(commands: "argparse._SubParsersAction[Parser]") -> None:
     second.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
     second.add_argument("judges", type=Path, metavar="JUDGES", help="a judges.yaml")
     second.set_defaults(command=lambda options: _judge(options.folder, options.judges))
+
+
+def _add_worth(commands: "argparse._SubParsersAction[Parser]") -> None:
+    value = commands.add_parser(
+        "worth",
+        help="from which score on answers pay, and what those of a run bring",
+        description="What a right answer brings and a wrong one costs, as a share of right answers that breaks even; "
+        "of a run, the net value of each combination, and of answering only when sure where it states a confidence.",
+        epilog="example: python -m eval worth --right 20 --wrong 88",
+    )
+    value.add_argument("folder", type=Path, nargs="?", metavar="RUN", help="the run's folder")
+    value.add_argument("--right", type=float, metavar="S", help="what a right answer brings (else by the run's task)")
+    value.add_argument("--wrong", type=float, metavar="F", help="what a wrong one costs")
+    value.add_argument("--passed-on", type=float, default=0, metavar="P", help="and a question not answered (0)")
+    value.set_defaults(command=_worth)
 
 
 if __name__ == "__main__":

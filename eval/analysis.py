@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.blame import blame, look
+from eval.confidence import Stated, find_stated
 from eval.effects import Clusters, Effect, Interaction, Scores, Square, interactions, main_effects, square
 from eval.energy import Energy
 from eval.enough import enough
@@ -53,6 +54,8 @@ class Analysis:
     """Of the whole run: it is measured by GPU, and combinations share one."""
     judged: Section | None
     """What a judge has found; it decides nothing."""
+    stated: tuple[Stated, ...]
+    """The combinations that say how sure they are."""
 
 
 def analyse(
@@ -103,6 +106,7 @@ def analyse(
         leaks=leaks,
         energy=energy,
         judged=judged,
+        stated=find_stated(results, rows),
     )
 
 

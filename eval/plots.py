@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from eval.confidence import Stated
 from eval.headroom import Place
 from eval.summary import Row, ranked
 from eval.wording import number, percent
@@ -97,6 +98,28 @@ def two_axes(places: Sequence[Place], size: tuple[int, int]) -> str:
             description="says:N",
         ),
         chart.mark_text(dx=0, dy=-16, color="var(--ink)", fontSize=12).encode(text="name:N"),
+    )
+    return to_svg(layers, size)
+
+
+def coverage(stated: Stated, size: tuple[int, int]) -> str:
+    """The share of right answers among the surest, over how many are answered; dashed, were the order ideal."""
+    import altair as alt
+
+    right = 1 - stated.ranking.blind
+    rows = [{"answered": answered, "right": share} for answered, share in stated.curve]
+    ideal = [{"answered": one["answered"], "right": min(1.0, right / one["answered"])} for one in rows]
+    lowest = min(one["right"] for one in rows)
+    axes = {
+        "x": alt.X("answered:Q", title="answered, the surest first", axis=alt.Axis(format="%")),
+        "y": alt.Y("right:Q", title="right among them", axis=alt.Axis(format="%")).scale(
+            domain=[0.95 * lowest, 1.01], nice=False
+        ),
+    }
+    layers = alt.layer(
+        alt.Chart(alt.InlineData(values=ideal)).mark_line(color="var(--quiet)", strokeDash=[4, 4]).encode(**axes),
+        alt.Chart(alt.InlineData(values=[{"right": right}])).mark_rule(color="var(--quiet)").encode(y="right:Q"),
+        alt.Chart(alt.InlineData(values=rows)).mark_line(color="var(--accent)", strokeWidth=2).encode(**axes),
     )
     return to_svg(layers, size)
 

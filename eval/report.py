@@ -18,23 +18,26 @@ import yaml
 from eval.analysis import Analysis
 from eval.blame import FAULTS, MEANING, WRONG, untold
 from eval.browse import remove_outdated, write_answers
+from eval.confidence import told, worth
 from eval.effects import LEVERS
 from eval.folder import Results
 from eval.gold import is_oracle
 from eval.leaks import LEAKS, said, to_json
 from eval.peek import blamed, varied, wrong_answers
-from eval.plots import NARROW, SECONDS, TOKENS, WIDE, pareto, scatter, two_axes
+from eval.plots import NARROW, SECONDS, TOKENS, WIDE, coverage, pareto, scatter, two_axes
 from eval.summary import Row, cells, ranked, scores, stopped, to_csv
 from eval.tally import by_slice
 from eval.tally import to_csv as blame_csv
 from eval.wording import chance, number, percent, points, span
 from retrieval.files import plain, write_atomically
-from retrieval.stats import ALPHA
+from retrieval.stats import ALPHA, known
 from serve.combination import Combination
 
 HERE: Final = Path(__file__).parent
 OPEN: Final = 14
 """Rows of the heat map and of the table that are open at once; the rest unfold."""
+SAID: Final = 2
+"""Combinations whose confidence is put into words; a table has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,16 @@ class HeatMap:
 
 
 def save(analysis: Analysis, folder: Path) -> Path:
-    """Write summary.csv, blame.csv, verdict.json, leaks.json, report_data and report.html; the path of the last."""
+    """Write summary.csv, blame.csv, verdict.json, leaks.json, report_data, report.html (its path is returned), and
+    confidence.json where answers state one."""
     write_atomically(folder / "summary.csv", to_csv([*analysis.rows, *analysis.stopped]))
     write_atomically(folder / "blame.csv", blame_csv(analysis.tallies))
     write_atomically(folder / "verdict.json", json.dumps(asdict(analysis.verdict), indent=2, ensure_ascii=False) + "\n")
     leaks = json.dumps(to_json(analysis.leaks), indent=2, ensure_ascii=False)
     write_atomically(folder / "leaks.json", leaks + "\n")
+    if analysis.stated:
+        stated = json.dumps([known(asdict(one)) for one in analysis.stated], indent=1)
+        write_atomically(folder / "confidence.json", stated + "\n")
     written = write_answers(analysis, folder)
     write_atomically(folder / "report.html", render(analysis, written.scripts))
     remove_outdated(folder, written)
@@ -86,7 +93,7 @@ def render(analysis: Analysis, scripts: Sequence[str] = ()) -> str:
     pages = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    pages.filters.update(percent=percent, points=points, span=span, chance=chance, number=number)
+    pages.filters.update(percent=percent, points=points, span=span, chance=chance, number=number, worth=worth)
     return pages.get_template("report.html.jinja").render(
         analysis=analysis,
         css="".join((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "browse.css")),
@@ -96,6 +103,7 @@ def render(analysis: Analysis, scripts: Sequence[str] = ()) -> str:
         **_combinations(analysis),
         **_levers(analysis),
         **_cost(analysis),
+        **_stated(analysis),
         **_blame(analysis),
         **_wrong(analysis),
         **_leaks(analysis),
@@ -183,6 +191,14 @@ def _cost(analysis: Analysis) -> dict[str, Any]:
             for price in (TOKENS, SECONDS)
             if choices
         ]
+    }
+
+
+def _stated(analysis: Analysis) -> dict[str, Any]:
+    """Answering only when sure; the first that says how sure it is has the figure."""
+    return {
+        "stated_said": [list(told(one)) for one in analysis.stated[:SAID]],
+        "coverage": {size: coverage(analysis.stated[0], size) for size in (WIDE, NARROW)} if analysis.stated else {},
     }
 
 

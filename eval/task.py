@@ -29,12 +29,14 @@ log = logging.getLogger(__name__)
 class Stakes:
     """What an answer is worth, in any one unit: a right one brings `right`, a wrong one costs `wrong`.
 
-    >>> Stakes(right=20, wrong=88).break_even
-    0.81481...
+    >>> Stakes(right=20, wrong=88).break_even, Stakes(right=20, wrong=88, passed_on=8).sure_enough
+    (0.81481..., 0.74074...)
     """
 
     right: Annotated[float, Field(gt=0)]
     wrong: Annotated[float, Field(gt=0)]
+    passed_on: Annotated[float, Field(ge=0)] = 0.0
+    """What a question costs that is handed on to somebody else unanswered."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -42,6 +44,11 @@ class Stakes:
     def break_even(self) -> float:
         """The score at which right answers bring what wrong ones cost."""
         return self.wrong / (self.right + self.wrong)
+
+    @property
+    def sure_enough(self) -> float:
+        """The chance of being right from which on an answer is worth more than passing the question on."""
+        return max(0.0, (self.wrong - self.passed_on) / (self.right + self.wrong))
 
     def net(self, score: float) -> float:
         """What an answer brings on average."""

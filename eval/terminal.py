@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.analysis import Analysis
+from eval.confidence import told
 from eval.gold import is_oracle
 from eval.leaks import said
 from eval.summary import Row, ranked, stopped
@@ -36,6 +37,9 @@ def show(analysis: Analysis, report: Path, console: Console) -> None:
     console.print()
     console.print(Text(analysis.verdict.sentence))
     console.print()
+    for one in analysis.stated[:1]:
+        console.print(Text(" ".join(told(one))))
+        console.print()
     for sentence in said(analysis.leaks, len(analysis.results.examples)):
         console.print(Text(f"Warning: {sentence}", style="yellow"))
     console.print(Text(f"Report: {report}"), soft_wrap=True)

@@ -1,9 +1,10 @@
-"""What chance alone would do to sums: flipped signs and bootstrap samples, as pure functions over numbers.
+"""What chance alone would do: flipped signs and bootstrap samples, as pure functions over numbers.
 
 Drawn with a fixed seed, so that a report can be made again. Knows nothing of items, clusters or what is counted.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -61,6 +62,25 @@ def bca(tops: Numbers, bottoms: Numbers) -> tuple[float, float]:
     reach = bias + ndtri(TAILS)
     low, high = np.quantile(drawn, ndtr(bias + reach / (1 - acceleration * reach)))
     return float(low), float(high)
+
+
+def resampled(
+    statistics: Callable[[NDArray[np.intp]], Sequence[float]], groups: NDArray[np.intp]
+) -> list[tuple[float, float]]:
+    """The percentile bootstrap interval of each statistic of items, which are drawn by whole groups.
+
+    For statistics that have no formula of their own. `statistics` is called with the places of a sample's items. NaN
+    where samples tell nothing: from one group, or where a statistic is never defined.
+    """
+    members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
+    if len(members) < 2:
+        return [(math.nan, math.nan) for _ in statistics(np.arange(len(groups)))]
+    drawn = np.array([statistics(np.concatenate([members[one] for one in pick])) for pick in _picks(len(members))])
+    defined = [column[~np.isnan(column)] for column in drawn.T]
+    return [
+        (float(np.quantile(one, TAILS[0])), float(np.quantile(one, TAILS[1]))) if len(one) else (math.nan, math.nan)
+        for one in defined
+    ]
 
 
 @lru_cache(maxsize=1)

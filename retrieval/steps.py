@@ -8,16 +8,17 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from retrieval.files import STRICT
 from retrieval.filters import Where, check, keeps, moment
 from retrieval.passage import Hit, RetrievalError
 from retrieval.worked import shown
 
-Order = Literal["best_first", "best_last", "edges"]
+Order = Literal["best_first", "best_last", "edges"] | Annotated[float, Field(ge=0, le=1)]
+"""Where the best stands; a number says how deep, from 0 (first) to 1 (last)."""
 
 SHINGLE: Final = 3
 """Words in a shingle."""
@@ -132,17 +133,25 @@ def arrange(hits: Sequence[Hit], order: Order) -> tuple[Hit, ...]:
 
     Models use best what stands at the beginning or the end of a long prompt (Liu et al., "Lost in the middle",
     2307.03172): `best_last` puts the best next to the question, `edges` puts the best first, the second best last,
-    and so on inwards.
+    and so on inwards. A depth puts the best there and the next best around it, for finding out where it is best.
 
     >>> from retrieval.passage import Document
     >>> hits = [Hit(Document(id="", title="", text="").cut(0, 0), 0.0, rank) for rank in range(1, 6)]
-    >>> [hit.rank for hit in arrange(hits, "edges")]
-    [1, 3, 5, 4, 2]
+    >>> [[hit.rank for hit in arrange(hits, order)] for order in ("edges", 0.5, 0.75)]
+    [[1, 3, 5, 4, 2], [4, 2, 1, 3, 5], [5, 4, 2, 1, 3]]
     """
-    return ORDERS[order](tuple(hits))
+    return ORDERS[order](tuple(hits)) if isinstance(order, str) else _around(hits, order)
 
 
-ORDERS: Final[Mapping[Order, Callable[[tuple[Hit, ...]], tuple[Hit, ...]]]] = {
+def _around(hits: Sequence[Hit], depth: float) -> tuple[Hit, ...]:
+    """The best at this share of the way down, each further one at the nearest place that is free."""
+    middle = depth * (len(hits) - 1)
+    places = sorted(range(len(hits)), key=lambda place: abs(place - middle))
+    laid = dict(zip(places, hits, strict=True))
+    return tuple(laid[place] for place in range(len(hits)))
+
+
+ORDERS: Final[Mapping[str, Callable[[tuple[Hit, ...]], tuple[Hit, ...]]]] = {
     "best_first": lambda hits: hits,
     "best_last": lambda hits: hits[::-1],
     "edges": lambda hits: hits[::2] + hits[1::2][::-1],

@@ -7,7 +7,8 @@ import pytest
 
 MODULES = """
 gold init judging.calibration judging.findings judging.metrics judging.model judging.pairwise questions scoring.calls
-plan scoring.citing scoring.numeric scoring.objects scoring.reading scoring.words splits task wording
+plan confidence scoring.citing scoring.numeric scoring.objects scoring.reading scoring.words selective splits task
+wording worth
 """
 
 

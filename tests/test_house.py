@@ -47,6 +47,7 @@ def test_a_file_stays_under_400_lines_and_opens_with_what_it_does(path: Path) ->
         "train.embedder",
         "train.reranker",
         "scripts.make_sft",
+        "scripts.needle",
         "scripts.weak_slices",
         "scripts.sweep.__main__",
     ],

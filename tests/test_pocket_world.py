@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from itertools import islice
 from random import Random
 
@@ -123,6 +124,15 @@ def test_chosen_worked_examples_are_as_many_as_fixed_ones(tmp_path) -> None:
     shown = (tmp_path / "demo-2" / "world" / "shown.jsonl").read_text().splitlines()
     assert len(names) == 2
     assert {grid.stack.retrievers[name].k for name in names} == {len(shown)}
+
+
+def test_a_sweep_over_k_changes_nothing_but_k(tmp_path) -> None:
+    write_world(2, tmp_path / "demo-2" / "world")
+
+    grid = load_grid(tmp_path / "demo-2" / "world" / "k_grid.yaml")
+
+    assert [one.k for one in grid.stack.retrievers.values()] == [1, 2, 3, 5, 8]
+    assert all(replace(one, k=1) == grid.stack.retrievers["lexical-1"] for one in grid.stack.retrievers.values())
 
 
 def test_the_model_was_taught_no_fact_of_the_demo_and_not_its_format() -> None:

@@ -175,3 +175,22 @@ def test_a_rule_is_read_from_a_file_and_its_problems_have_a_line(tmp_path: Path)
     file.write_text("weight: 0.2\nwhere: {year: {min: soon}}\n")
     with pytest.raises(FileError, match=r"rule\.yaml:1: .*where\.year\.min is 'soon'"):
         read_yaml(file, Rule)
+
+
+@given(st.integers(1, 20), st.floats(0, 1))
+def test_a_depth_puts_the_best_there_and_each_further_one_at_the_nearest_place_that_is_free(
+    number: int, depth: float
+) -> None:
+    ranks = [one.rank for one in arrange([hit(n) for n in range(1, number + 1)], depth)]
+    middle = depth * (number - 1)
+
+    away = [abs(ranks.index(rank) - middle) for rank in range(1, number + 1)]
+
+    assert away == sorted(away)
+
+
+@given(st.integers(0, 20))
+def test_the_first_depth_is_best_first_and_the_last_best_last(number: int) -> None:
+    hits = [hit(n) for n in range(1, number + 1)]
+
+    assert (arrange(hits, 0.0), arrange(hits, 1.0)) == (arrange(hits, "best_first"), arrange(hits, "best_last"))
