@@ -17,7 +17,7 @@ from random import Random
 from string import Template
 from typing import Final, Self
 
-from eval.candidates import Candidate, Shown, Way, candidates, draw, read_chats, write_candidates, write_strategy
+from eval.candidates import Candidate, Shown, Way, candidates, draw, lean, read_chats, write_candidates, write_strategy
 from eval.folder import Results, locked
 from eval.grid import Grid
 from eval.record import RunError
@@ -32,7 +32,7 @@ from retrieval.files import read_text, write_atomically, write_jsonl
 from retrieval.stats import ALPHA, Difference, Estimate
 from serve.combination import BASE, NONE, Combination
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from serve.upstream import Server
 
 HALVES: Final = {"choose": 0.5, "validate": 0.5}
@@ -207,10 +207,10 @@ def _written(search: Search, runs: _Runs, wrong: Sequence[tuple[Example, str]]) 
     """
     stack = replace(
         search.stack,
-        strategies={"direct": StrategySettings(kind="direct")},
+        strategies={"direct": Prompted(kind="direct")},
         sampling=replace(search.stack.sampling, max_tokens=WRITTEN_TOKENS),
     )
-    now = search.stack.strategies[search.start.strategy].instructions
+    now = str(lean(search.stack.strategies[search.start.strategy]).get("instructions", ""))
     asked = [_request(number, now, wrong, search.settings.seed) for number in range(search.settings.write)]
     path = runs.folder / "write.jsonl"
     write_jsonl(path, map(asdict, asked))

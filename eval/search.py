@@ -152,7 +152,7 @@ def _wrong(settings: SearchSettings, stack: Stack, task: Task, start: Combinatio
         ("start", what)
         for what in dict.fromkeys(what for _, what in misfits(alone(settings, settings.stack, start), stack, task))
     )
-    kind = stack.strategies[start.strategy].kind if start.strategy in stack.strategies else VARIED[0]
+    kind = stack.strategies[start.strategy].name if start.strategy in stack.strategies else VARIED[0]
     if kind not in VARIED:
         yield "start", f"only {listed(VARIED)} have instructions and demonstrations to vary, and this is {kind!r}"
     shows = settings.demonstrations
