@@ -30,7 +30,7 @@ BAD, GOOD = "Guess wildly.", "Read entry by entry, and answer in its words."
 
 def answering(lift: dict[str, float]) -> Say:
     """Right in 4 of 10, and more often with each of these words in the system message; `shown` counts for turns above
-    the question, `aloud` for an answer shown in the stub's own words. Luck is shared between the ways of asking."""
+    the question. Luck is shared between the ways of asking."""
 
     def say(model: str, messages: list[dict[str, str]]) -> str:
         i = number_in(messages)
@@ -181,14 +181,14 @@ def test_the_written_strategy_scores_the_same_as_an_ordinary_one(stub: Stub, tmp
     assert scores(again, Combination("base", "none", "brief")) == scores(before, Combination("base", "none", "start"))
 
 
-@pytest.mark.parametrize("moment", [30, 75, 150, 320])
+@pytest.mark.parametrize("moment", [30, 75, 150])
 def test_after_a_death_the_same_command_asks_the_rest_and_comes_to_the_same(
     stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
     monkeypatch.setattr("serve.upstream.BACK_OFF", (0.0,))
     stub.say = answering({"shown": 0.3, "entry by entry": 0.15})
     shows = {"train": "train.jsonl", "k": [1, 3], "draws": 2}
-    search = write_search(tmp_path / "world", stub, demonstrations=shows, concurrency=4)
+    search = write_search(tmp_path / "world", stub, demonstrations=shows, concurrency=4, most=4)
     whole = optimise(load_search(search), tmp_path / "whole")
     calls = len(stub.calls)
     assert calls > moment, "there would be nothing to break"
@@ -199,7 +199,7 @@ def test_after_a_death_the_same_command_asks_the_rest_and_comes_to_the_same(
     stub.broken = lambda question: False
     assert main(["optimise", str(search), "--out", str(tmp_path / "out")]) == 0
 
-    assert len(stub.calls) == calls, "no answer was asked for twice"
+    assert calls <= len(stub.calls) <= calls + 4, "only what was under way is asked for twice"
     assert outcome(tmp_path / "out") == outcome(tmp_path / "whole")
     assert outcome(tmp_path / "out")["calls"] == whole.calls == calls
     before = len(stub.calls)
