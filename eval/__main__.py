@@ -1,6 +1,6 @@
 """The front door: `python -m eval init DIR --docs FOLDER --questions FILE | plan GRID [--out DIR] |
 run GRID [--out DIR] | confirm RUN | report RUN [--embedder MODEL] | judge RUN JUDGES | compare RUN RUN |
-gate RUN GATES [--junit FILE] | worth [RUN] --right S --wrong F`.
+gate RUN GATES [--junit FILE] | optimise SEARCH [--out DIR] | worth [RUN] --right S --wrong F`.
 
 Turns what people type into calls, and what goes wrong into sentences.
 """
@@ -25,12 +25,14 @@ from eval.judging.judge import judge_run
 from eval.judging.settings import load_judges
 from eval.judging.table import section, show_findings
 from eval.leaks import find_leaks, said
+from eval.optimise import optimise
 from eval.payback import trainings
 from eval.plan import plan, read_earlier
 from eval.plan_terminal import show_plan
 from eval.record import RunError
 from eval.report import save
 from eval.run import run
+from eval.search import HELP, load_search
 from eval.shown import refuse_test_questions
 from eval.terminal import show
 from eval.worth import show_worth, stakes_of
@@ -145,6 +147,13 @@ def _gate(options: argparse.Namespace) -> int:
     return 2 if judgement.failed else 0
 
 
+def _optimise(search: Path, folder: Path) -> int:
+    outcome = optimise(load_search(search), folder)
+    print("\n".join(outcome.sentences))
+    print(f"Strategy: {folder / 'strategy.yaml'}" if outcome.holds else f"Candidates: {folder / 'candidates.yaml'}")
+    return 0
+
+
 def _judge(folder: Path, judges: Path) -> int:
     findings = judge_run(folder, load_judges(judges))
     show_findings(findings, _console())
@@ -217,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_gate(commands)
     _add_judge(commands)
     _add_worth(commands)
+    _add_optimise(commands)
     return parser
 
 
@@ -341,6 +351,24 @@ def _add_worth(commands: "argparse._SubParsersAction[Parser]") -> None:
     value.add_argument("--wrong", type=float, metavar="F", help="what a wrong one costs")
     value.add_argument("--passed-on", type=float, default=0, metavar="P", help="and a question not answered (0)")
     value.set_defaults(command=_worth)
+
+
+def _add_optimise(commands: "argparse._SubParsersAction[Parser]") -> None:
+    better = commands.add_parser(
+        "optimise",
+        help="search for better instructions and demonstrations, on dev",
+        description="Race instructions and sets of worked examples on one half of a dev split, and say what the best "
+        "is worth by the other half. The test set is never asked. The same command resumes.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    better.add_argument("search", type=Path, metavar="SEARCH", help="a search.yaml")
+    better.add_argument(
+        "--out", type=Path, metavar="DIR", help="the search's folder (default: out/<name of the search file>)"
+    )
+    better.set_defaults(
+        command=lambda options: _optimise(options.search, options.out or Path("out", options.search.stem))
+    )
 
 
 if __name__ == "__main__":

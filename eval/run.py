@@ -8,9 +8,9 @@ nothing of what the scores mean.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,9 +37,14 @@ from serve.engine import Engine
 from serve.layout import shown_in
 from serve.opened import open_all
 from serve.pipeline import NO_EFFECT, Pipeline, dead_adapters
+from serve.stack import Stack
+from serve.upstream import Server
 
 AHEAD: Final = 4
 """Questions under way for each that the engine may have: they look up their passages, or share a call with others."""
+
+Start = Callable[[Stack], AbstractContextManager[Server | None]]
+"""What answers a stack's questions, for as long as the block lasts."""
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +63,21 @@ class Job:
         return self.cell, self.example.id, self.repeat
 
 
-def run(grid: Grid, folder: Path) -> Results:
-    """Answer what is not answered yet. Raises RunError, with everything so far kept, when it cannot go on."""
+@contextmanager
+def started(stack: Stack) -> Iterator[Server | None]:
+    """An engine of our own for as long as the block lasts; None where the stack has a server's `url`."""
+    if stack.url:
+        yield None
+    else:
+        with Engine(stack) as engine:
+            yield engine.server
+
+
+def run(grid: Grid, folder: Path, start: Start = started) -> Results:
+    """Answer what is not answered yet. Raises RunError, with everything so far kept, when it cannot go on.
+
+    `start` is for several runs in a row, which may share an engine.
+    """
     refuse_test_questions(grid)
     with locked(folder):
         for sentence in prepare(grid, folder):
@@ -69,7 +87,7 @@ def run(grid: Grid, folder: Path) -> Results:
         if not jobs:
             log.info("Nothing is left to ask: every answer is in %s.", folder)
             return results
-        ask(grid, results, jobs, folder)
+        ask(grid, results, jobs, folder, start)
         return load_results(folder)
 
 
@@ -116,7 +134,7 @@ def batched(jobs: Sequence[Job]) -> list[Job]:
     return sorted(jobs, key=lambda job: turns[job.cell.adapter])
 
 
-def ask(grid: Grid, results: Results, jobs: Sequence[Job], folder: Path) -> None:
+def ask(grid: Grid, results: Results, jobs: Sequence[Job], folder: Path, start: Start) -> None:
     """Open what the jobs need, cheapest first, so that a missing index is said before an engine is started."""
     cells = grid.cells if results.screening else tuple(job.cell for job in jobs)  # a later round may need any of them
     stack = grid.stack.only(searches(cells))
@@ -125,7 +143,7 @@ def ask(grid: Grid, results: Results, jobs: Sequence[Job], folder: Path) -> None
         records = stay.enter_context(Journal(folder / "records.jsonl"))
         failures = stay.enter_context(Journal(folder / "failures.jsonl"))
         # Outside the event loop: starting takes a minute, and Ctrl-C should end it at once.
-        server = None if stack.url else stay.enter_context(Engine(stack)).server
+        server = stay.enter_context(start(stack))
         desk = _Desk(grid, results, Pipeline(stack, server, lend=SharedRetriever), records, failures)
         with gauged(folder, lambda: desk.calls):
             asyncio.run(desk.serve(map(batched, rounds(jobs, results, folder))))

@@ -27,14 +27,16 @@ DISAGREE: Final = 0.2
 """The share of questions on which two ways are taken to disagree, before anything was asked."""
 
 
-def split(examples: Sequence[Example], seed: int = 0) -> dict[str, tuple[Example, ...]]:
+def split(
+    examples: Sequence[Example], seed: int = 0, shares: Mapping[str, float] = SHARES
+) -> dict[str, tuple[Example, ...]]:
     """The examples of each split, in their order. FileError when too much hangs together for that."""
     for labels in (by_document, by_cluster):
         groups = together(examples, labels)
-        made = _dealt(examples, groups, seed)
-        if all(len(made[name]) >= share * len(examples) / 2 for name, share in SHARES.items()):
+        made = _dealt(examples, groups, shares, seed)
+        if all(len(made[name]) >= share * len(examples) / 2 for name, share in shares.items()):
             return made
-    raise FileError(_unsplittable(examples, groups))
+    raise FileError(_unsplittable(examples, groups, len(shares)))
 
 
 def by_document(example: Example) -> frozenset[str]:
@@ -83,16 +85,18 @@ def detectable(examples: Sequence[Example], comparisons: int) -> float:
     return smallest_difference(len(examples), DISAGREE * design_effect(sizes, ALIKE), comparisons)
 
 
-def _dealt(examples: Sequence[Example], groups: list[list[str]], seed: int) -> dict[str, tuple[Example, ...]]:
+def _dealt(
+    examples: Sequence[Example], groups: list[list[str]], shares: Mapping[str, float], seed: int
+) -> dict[str, tuple[Example, ...]]:
     """Each group to the split that lacks most, the largest first, while there is still room to make up for it."""
     shuffled = Random(f"split-{seed}").sample(groups, len(groups))
-    room = {name: share * len(examples) for name, share in SHARES.items()}
+    room = {name: share * len(examples) for name, share in shares.items()}
     side: dict[str, str] = {}
     for group in sorted(shuffled, key=len, reverse=True):
         name = max(room, key=lambda one: room[one])
         room[name] -= len(group)
         side |= dict.fromkeys(group, name)
-    return {name: tuple(one for one in examples if side[one.id] == name) for name in SHARES}
+    return {name: tuple(one for one in examples if side[one.id] == name) for name in shares}
 
 
 def _links(examples: Sequence[Example], labels: Labels) -> Iterator[tuple[str, str]]:
@@ -104,9 +108,9 @@ def _links(examples: Sequence[Example], labels: Labels) -> Iterator[tuple[str, s
     yield from ((same.train.where, same.test.where) for same in overlaps(texts, texts) if same.is_leak)
 
 
-def _unsplittable(examples: Sequence[Example], groups: Sequence[Sequence[str]]) -> str:
+def _unsplittable(examples: Sequence[Example], groups: Sequence[Sequence[str]], parts: int) -> str:
     largest = max(groups, key=len)
-    what = f"{counted(len(examples), 'question')} in {counted(len(groups), 'group')} cannot be split in three"
+    what = f"{counted(len(examples), 'question')} in {counted(len(groups), 'group')} cannot be split in {parts}"
     if len(largest) == 1:
         return f"{what}: ask more questions, a hundred or more to see anything"
     labels = sorted({label for one in examples if one.id in largest for label in by_cluster(one)})
