@@ -25,7 +25,7 @@ from eval.scoring.scorers import SCORERS, abstention
 from eval.task import Example, TaskSettings
 from eval.wording import counted
 from serve.combination import GOLD, NONE, Combination
-from serve.strategies import shown_in
+from serve.layout import shown_in
 
 Fault = Literal["run", "form", "retrieval", "company", "reading", "test set", "unknown"]
 Leaf = Literal[

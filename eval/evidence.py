@@ -12,7 +12,7 @@ from eval.gold import PART, document_of, is_oracle
 from eval.record import Record
 from eval.scoring.words import contains
 from eval.task import Example
-from serve.strategies import shown_in
+from serve.layout import shown_in
 
 GAP: Final = 2
 """Characters that may be missing at the ends of passages: the line breaks at which a document is cut."""

@@ -32,7 +32,7 @@ from eval.task import Example, TaskSettings, read_examples
 from retrieval.files import STRICT, plain, read_yaml, write_atomically, write_jsonl
 from retrieval.files import locked as held_alone
 from serve.combination import Combination
-from serve.strategies import shown_in
+from serve.layout import shown_in
 
 T = TypeVar("T")
 

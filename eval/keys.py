@@ -25,8 +25,9 @@ from retrieval.worked import ANSWER
 from serve.chat import Message
 from serve.combination import BASE, GOLD, NONE, Combination
 from serve.engine import check, engine_version
+from serve.layout import layout
 from serve.stack import Stack
-from serve.strategies import StrategySettings, layout
+from serve.strategies.kinds import Settings, needed
 
 MIB: Final = 1 << 20
 SAMPLED: Final = 64
@@ -97,7 +98,7 @@ def _cells(stack: Stack, cells: tuple[Combination, ...]) -> dict[str, str]:
         **{name: fingerprint(path) if path.is_dir() else name for name, path in stack.adapters.items()},
     }
     retrievers = {NONE: [], GOLD: [], **{name: _retriever(settings) for name, settings in stack.retrievers.items()}}
-    strategies = {name: _strategy(settings, retrievers) for name, settings in stack.strategies.items()}
+    strategies = {name: _strategy(stack.strategies, name, retrievers) for name in stack.strategies}
     return {
         str(cell): _digest(
             [model, adapters[cell.adapter], retrievers[searched(cell.retriever)], strategies[cell.strategy]]
@@ -123,9 +124,16 @@ def _retriever(settings: RetrieverSettings) -> list[Any]:
     return [said]
 
 
-def _strategy(settings: StrategySettings, retrievers: Mapping[str, list[Any]]) -> list[Any]:
-    shots = read_text(settings.demonstrations) if settings.demonstrations else ""
-    return [{**asdict(settings), "demonstrations": shots}, retrievers[settings.examples_from or NONE]]
+def _strategy(named: Mapping[str, Settings], name: str, retrievers: Mapping[str, list[Any]]) -> list[Any]:
+    """The strategy and those that it is made of: settings, the content of what they read, and what they search."""
+    return [
+        [
+            asdict(one) | {setting: fingerprint(path) for setting, path in one.files.items() if path.exists()},
+            one.prompts,
+            [retrievers[name] for name in one.retrievers],
+        ]
+        for one in needed(named, [name]).values()
+    ]
 
 
 def _layout() -> str:

@@ -6,7 +6,7 @@ Knows nothing of how answers are made or what their scores mean.
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -53,9 +53,13 @@ class Record:
     in_flight: float = 0
     """How many calls the engine had while it was asked, this one included, on average by shares: the load that the
     seconds were measured under, and seconds over it are what the engine spent on it. 0 where it was not noted."""
+    notes: Mapping[str, float] = field(default_factory=dict)
+    """What the strategy told about how the answer came about: `confidence`, `retries` ..."""
+    steps: tuple[str, ...] = ()
+    """What the model wrote in each call, where the answer took more than one."""
 
 
-LATER: Final = ("repeat", "shared", "search_seconds", "in_flight")
+LATER: Final = ("repeat", "shared", "search_seconds", "in_flight", "notes", "steps")
 """Fields that records of earlier versions do not have."""
 
 
@@ -73,7 +77,8 @@ class Failure:
 
 def row_of(entry: Record | Failure) -> dict[str, Any]:
     """The entry as JSON has it; a combination is its one name."""
-    return asdict(entry) | {"combination": str(entry.combination)}
+    row = asdict(entry) | {"combination": str(entry.combination)}
+    return {name: value for name, value in row.items() if value or name not in ("notes", "steps")}
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -151,7 +156,7 @@ def _record(row: dict[str, Any]) -> Record:
         seconds=row["seconds"],
         scores=row["scores"],
         finish_reason=row["finish_reason"],
-        **{name: row[name] for name in LATER if name in row},
+        **{name: row[name] for name in LATER if name in row} | {"steps": tuple(row.get("steps", ()))},
     )
 
 

@@ -33,9 +33,9 @@ from retrieval.retriever import Retriever
 from serve.chat import Answer, ServeError, Unavailable
 from serve.combination import GOLD, Combination
 from serve.engine import Engine
+from serve.layout import shown_in
 from serve.opened import open_all
 from serve.pipeline import NO_EFFECT, Pipeline, dead_adapters
-from serve.strategies import shown_in
 
 AHEAD: Final = 4
 """Questions under way for each that the engine may have: they look up their passages, or share a call with others."""
@@ -200,6 +200,8 @@ class _Desk:
             shared=model.shared,
             search_seconds=round(answer.search_seconds, 4),
             in_flight=round(model.in_flight, 2),
+            notes=answer.notes,
+            steps=answer.steps,
         )
 
     def _oracle(self, cell: Combination, example: Example) -> Retriever | None:

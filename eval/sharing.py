@@ -22,7 +22,7 @@ from serve.meter import charge, metered
 from serve.once import Once
 from serve.pipeline import Pipeline
 from serve.stack import Stack
-from serve.strategies import STREAMED
+from serve.strategies.kinds import searched_by
 from serve.upstream import Upstream
 
 REMEMBERED: Final = 100_000
@@ -124,6 +124,11 @@ class SharedModel:
         self.in_flight = 0.0
         """The most that a call of it had beside itself, itself included."""
 
+    @property
+    def sampling(self) -> Sampling:
+        """The upstream's."""
+        return self._upstream.sampling
+
     async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
         """The reply, for the seconds of its call: the answer's clock also ran while others were served."""
         prompt = Prompt(self._upstream.name, tuple(messages), sampling or self._upstream.sampling)
@@ -190,7 +195,7 @@ def drawn(sampling: Sampling, repeat: int) -> Sampling:
 def _is_one_reply(cell: Combination, stack: Stack) -> bool:
     """Whether an answer of this cell is a reply word for word, and its tokens are that reply's alone."""
     strategy = stack.strategies.get(cell.strategy)
-    if strategy is None or strategy.kind not in STREAMED:
+    if strategy is None or not strategy.streamed:
         return False
-    used = {searched(cell.retriever), strategy.examples_from}
+    used = {searched(cell.retriever), *searched_by(stack.strategies, cell.strategy)}
     return not any(one.expand for name, one in stack.retrievers.items() if name in used)

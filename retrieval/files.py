@@ -240,7 +240,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 def _sentence(path: Path, root: yaml.Node | None, kind: type, problem: Any) -> str:
     """One pydantic problem as `file:line: key: what - remedy`."""
-    trail = [str(part) for part in problem["loc"]]
+    trail = _trail(root, [str(part) for part in problem["loc"]])
     where = f"{path}:{_line(root, trail)}: {'.'.join(trail) or 'the whole file'}"
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = sorted(getattr(kind, "__dataclass_fields__", {})) if len(trail) == 1 else []
@@ -249,7 +249,26 @@ def _sentence(path: Path, root: yaml.Node | None, kind: type, problem: Any) -> s
         return f"{where}: unknown key; {hint}"
     if problem["type"] in ("missing", "missing_argument"):
         return f"{where}: this key is required and missing"
+    if problem["type"] == "union_tag_not_found":
+        return f"{where}: the key {problem['ctx']['discriminator']} is required and missing"
+    if problem["type"] == "union_tag_invalid":
+        tag, known = problem["ctx"]["tag"], problem["ctx"]["expected_tags"].replace("'", "").split(", ")
+        near = get_close_matches(tag, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(known)}"
+        return f"{where}: there is no {problem['ctx']['discriminator'].strip(chr(39))} {tag!r}; {hint}"
     return f"{where}: {problem['msg']}"
+
+
+def _trail(node: yaml.Node | None, location: Sequence[str]) -> list[str]:
+    """The keys of the file that lead to a problem: of several dataclasses, the one that a `kind` chose is no key."""
+    found: list[str] = []
+    for part in location:
+        inside = {key.value: value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+        if part not in inside and "kind" in inside and inside["kind"].value == part:
+            continue
+        found.append(part)
+        node = inside.get(part)
+    return found
 
 
 def _line(node: yaml.Node | None, trail: Sequence[str]) -> int:

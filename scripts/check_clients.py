@@ -21,8 +21,8 @@ from retrieval.files import FileError, read_jsonl
 from scripts.bench_paths import ROOT, BenchError, Way, free_port, started
 from scripts.client_probe import CITED, CLIENTS
 from serve.chat import Message
+from serve.layout import user_turn
 from serve.stack import Stack
-from serve.strategies import user_turn
 
 Told = Mapping[str, Any]
 """What one client saw, by the name of what was asked."""

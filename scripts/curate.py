@@ -35,8 +35,10 @@ from serve.capture import Captured, read_captured
 from serve.chat import Conversation, Message, ServeError
 from serve.combination import Combination
 from serve.hands import counter
+from serve.layout import passages
 from serve.stack import Stack
-from serve.strategies import STREAMED, Strategy, build, passages
+from serve.strategies.kind import Strategy
+from serve.strategies.kinds import build
 from train.overlap import Text, check, read_texts
 
 Row = dict[str, Any]
@@ -238,15 +240,15 @@ def _strategies(stack: Stack, names: set[str]) -> dict[str, Strategy]:
     """Those that are named and there; one that finds worked examples never finds the question itself."""
     known = {name: stack.strategies[name] for name in names if not _cannot_be_rendered(name, stack)}
     hands = Hands(count=counter(stack.model))
-    finders = {one.examples_from for one in known.values() if one.examples_from}
+    finders = {finder for one in known.values() for finder in one.retrievers}
     opened = {name: Others.open(stack.retrievers[name], hands) for name in sorted(finders)}
-    return {name: build(settings, opened) for name, settings in known.items()}
+    return build(known, opened)
 
 
 def _cannot_be_rendered(strategy: str, stack: Stack) -> str:
     if strategy not in stack.strategies:
         return f"its prompt is lost: the stack has no strategy {strategy!r} any more"
-    if stack.strategies[strategy].kind not in STREAMED:
+    if not stack.strategies[strategy].streamed:
         return f"its words are lost: {strategy!r} took the answer out of a longer reply, which is not kept"
     return ""
 

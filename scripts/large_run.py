@@ -15,7 +15,7 @@ from eval.record import Record, Source
 from eval.task import Example, ScorerSettings, TaskSettings
 from serve.chat import Message, Usage
 from serve.combination import GOLD, NONE, Combination
-from serve.strategies import user_turn
+from serve.layout import user_turn
 
 DOCUMENTS: Final = 2000
 PASSAGE_WORDS: Final = 110

@@ -22,7 +22,7 @@ from serve.chat import Message, Reply, Sampling, Usage
 from serve.combination import GOLD, NONE, Combination
 from serve.hands import counter
 from serve.stack import Stack
-from serve.strategies import build
+from serve.strategies.kinds import build
 
 Finder = Callable[[Example], Retriever]
 """What an example is asked over."""
@@ -77,7 +77,7 @@ async def render(asking: Asking, target: Target) -> list[dict[str, Any]]:
     """One training chat an example, with `meta` that lets the trainer split by group and check for overlap."""
     used, hands = asking.stack.only(asking.ways), Hands(count=counter(asking.stack.model))
     opened = {name: Others.open(settings, hands) for name, settings in used.retrievers.items()}
-    strategies = {name: build(settings, {NONE: NoRetrieval(), **opened}) for name, settings in used.strategies.items()}
+    strategies = build(used.strategies, {NONE: NoRetrieval(), **opened})
     finders = _finders(asking, opened)
 
     async def one(number: int, example: Example) -> dict[str, Any]:

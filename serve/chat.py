@@ -136,26 +136,35 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a strategy makes of a query."""
+    """What a strategy makes of a query. What it costs is filled in by the pipeline, which counts every call."""
 
     text: str
     messages: tuple[Message, ...]
-    """The prompt of the last call."""
+    """The prompt that the answer rests on: of several, the last that showed passages."""
     sources: tuple[Hit, ...]
     """What was retrieved: passages first, so that `[S2]` in the prompt is `sources[1]`."""
-    usage: Usage
-    """Summed over all calls."""
-    seconds: float
-    """From the question to the answer, retrieval included."""
-    finish_reason: str
-    search_seconds: float = 0.0
-    """The part of them that retrieval took."""
+    finish_reason: str = "stop"
+    notes: Mapping[str, float] = field(default_factory=dict)
+    """How it came about, in the strategy's own figures: `confidence` (0 to 1), `retries`, `blocked` (0 or 1) ..."""
     completion: Mapping[str, Any] | None = None
     """All that the server said, where the answer is one reply word for word and no stream."""
+    usage: Usage = field(default_factory=Usage)
+    """Summed over all calls."""
+    steps: tuple[str, ...] = ()
+    """What the model wrote in each call, where there was more than one; calls at once as they ended."""
+    seconds: float = 0.0
+    """From the question to the answer, retrieval included."""
+    search_seconds: float = 0.0
+    """The part of them that retrieval took."""
 
 
 class Model(Protocol):
     """Something that answers a chat: a base model, or one with an adapter."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How it samples where nobody says otherwise."""
+        ...
 
     async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
         """The model's next turn; without `sampling`, as the stack says. Raises Unavailable, or ServeError."""

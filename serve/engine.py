@@ -23,13 +23,11 @@ from typing import Final, Self
 
 import httpx
 
-from retrieval.files import FileError
 from serve import adapters
 from serve.base import model_folder, model_problems
 from serve.chat import ServeError
 from serve.guard import GUARDED
 from serve.stack import Stack
-from serve.strategies import read_shots
 from serve.upstream import Server
 
 LOG: Final = Path(__file__).parents[1] / "out" / "engine.log"
@@ -150,7 +148,7 @@ def check(stack: Stack) -> Path:
             for name, path in stack.adapters.items()
             for what in adapter_problems(stack, path, folder)
         ]
-    problems += _demonstration_problems(stack)
+    problems += _strategy_problems(stack)
     if not engine_version():
         problems.append("vLLM is not installed here; run `make setup`, or give the stack the `url` of a server")
     if problems or not folder:
@@ -223,12 +221,10 @@ _EXCEPTION: Final = re.compile(r"[\w.]*(?:Error|Exception): |[\w./-]+\.py: error
 _CONSEQUENCE: Final = re.compile(r"initialization failed|See root cause|DeprecationWarning")
 
 
-def _demonstration_problems(stack: Stack) -> Iterator[str]:
+def _strategy_problems(stack: Stack) -> Iterator[str]:
     for name, settings in stack.strategies.items():
-        try:
-            read_shots(settings)
-        except FileError as error:
-            yield f"{stack.where('strategies', name, 'demonstrations')}: strategies.{name}.demonstrations: {error}"
+        for setting, what in settings.problems():
+            yield f"{stack.where('strategies', name, setting)}: strategies.{name}.{setting}: {what}"
 
 
 def _machine_arguments(stack: Stack) -> Iterator[str]:

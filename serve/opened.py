@@ -17,7 +17,8 @@ from retrieval.reuse import Write
 from serve.combination import NONE
 from serve.hands import counter
 from serve.stack import Stack
-from serve.strategies import Strategy, build
+from serve.strategies.kind import Strategy
+from serve.strategies.kinds import build, searched_by
 
 Lend = Callable[[Retriever], Retriever]
 """A retriever -> what is lent in its place."""
@@ -52,10 +53,11 @@ class Opened:
             with _noted(problems):
                 retrievers[name] = self.lend(open_retriever(self.stack.retrievers[name], self.hands))
                 _logger.info("%s: %s is in use", self.stack.retrievers[name].index, now[name].split()[0])
-        for name, settings in self.stack.strategies.items():
-            if settings.examples_from in changed:
+        known = self.stack.strategies
+        for name in known:
+            if searched_by(known, name).intersection(changed):
                 with _noted(problems):
-                    strategies[name] = build(settings, retrievers)
+                    strategies[name] = build(known, retrievers)[name]
         for sentence in problems:
             _logger.warning("%s. Until it changes again, what was open before answers.", sentence)
         return replace(self, retrievers=retrievers, strategies=strategies, pointers=now)
@@ -77,7 +79,7 @@ def open_all(stack: Stack, write: Write = NO_HANDS.write, lend: Lend = alone) ->
     pointers = _pointers(stack)
     retrievers: dict[str, Retriever] = {NONE: NoRetrieval()}
     retrievers |= {name: lend(open_retriever(settings, hands)) for name, settings in stack.retrievers.items()}
-    strategies = {name: build(settings, retrievers) for name, settings in stack.strategies.items()}
+    strategies = build(stack.strategies, retrievers)
     return Opened(stack=stack, hands=hands, retrievers=retrievers, strategies=strategies, pointers=pointers, lend=lend)
 
 

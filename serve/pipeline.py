@@ -10,20 +10,21 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.retriever import Retriever
-from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError, Unavailable
+from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError, Unavailable, Usage
 from serve.combination import BASE, Combination
 from serve.hands import WRITING, Writer
+from serve.layout import shown
 from serve.meter import Meter, metered
 from serve.opened import Lend, Opened, alone, open_all
 from serve.stack import Stack
-from serve.strategies import STREAMED, Strategy, shown
+from serve.strategies.kind import Strategy
 from serve.upstream import PATIENT, Chunk, Line, Patience, Server, Upstream
 
 Piece = tuple[Hit, ...] | Chunk
@@ -86,7 +87,7 @@ class Pipeline:
 
     def streams(self, combination: Combination) -> bool:
         """Whether the answer is one reply word for word: then it may be heard, and all of the server's API be had."""
-        return self.stack.strategies[combination.strategy].kind in STREAMED
+        return self.stack.strategies[combination.strategy].streamed
 
     async def too_long(self, words: str) -> str:
         """Why these words alone cannot be answered by an engine of our own; nothing when they may fit.
@@ -147,12 +148,14 @@ class Pipeline:
 
 async def _answer(strategy: Strategy, query: Query, retriever: Retriever, model: Model) -> Answer:
     started = time.perf_counter()
+    counted = _Counted(model)
     with metered() as besides:
         found_by = _Clocked(retriever, besides)
-        answer = await strategy(query, found_by, model)
+        answer = await strategy(query, found_by, counted)
     return replace(
         answer,
-        usage=answer.usage + besides.usage,
+        usage=counted.usage + besides.usage,
+        steps=tuple(counted.written) if len(counted.written) > 1 else (),
         seconds=time.perf_counter() - started + besides.seconds,
         search_seconds=found_by.seconds,
     )
@@ -201,6 +204,25 @@ class _Clocked:
             self.seconds += time.perf_counter() + self.besides.seconds - started
 
 
+@dataclass(slots=True)
+class _Counted:
+    """A model whose tokens are added up, however often a strategy asks it, and whose words are kept."""
+
+    model: Model
+    usage: Usage = field(default_factory=Usage)
+    written: list[str] = field(default_factory=list)
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.model.sampling
+
+    async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
+        reply = await self.model.chat(messages, sampling)
+        self.usage += reply.usage
+        self.written.append(reply.text)
+        return reply
+
+
 @dataclass(frozen=True, slots=True)
 class _AloudRetriever:
     """A retriever that also tells what it found."""
@@ -220,6 +242,10 @@ class _AloudModel:
 
     model: Upstream
     tell: Listener
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.model.sampling
 
     async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
         return await self.model.hear(messages, self.tell, sampling)

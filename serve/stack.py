@@ -5,7 +5,7 @@ Reads and checks the file; knows nothing of engines, and opens none of the thing
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,7 @@ from retrieval.settings import RetrieverSettings
 from serve.admission import GatewaySettings
 from serve.chat import Sampling
 from serve.combination import BASE, GOLD, NAME, NONE, Combination
-from serve.strategies import StrategySettings
+from serve.strategies.kinds import Settings, circles, needed
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Stack:
 
     model: str
     """A model folder, or a hub id (`Qwen/Qwen3-4B-Instruct-2507`) that is already on this machine."""
-    strategies: dict[Name, StrategySettings]
+    strategies: dict[Name, Settings]
     adapters: dict[Name, Path] = field(default_factory=dict)
     adapter_folder: Path | None = None
     """A folder whose adapters are on offer too, each under its folder's name, for as long as they lie there."""
@@ -119,15 +119,15 @@ class Stack:
     def only(self, combinations: Iterable[Combination]) -> "Stack":
         """The stack without what these combinations do not use, so that nothing unused is checked or started."""
         wanted = tuple(combinations)
-        strategies = {c.strategy for c in wanted}
-        examples = {self.strategies[name].examples_from for name in strategies if name in self.strategies}
+        strategies = needed(self.strategies, {c.strategy for c in wanted})
+        examples = set().union(*(one.retrievers for one in strategies.values()))
         return replace(
             self,
             adapters=_kept(self.adapters, {c.adapter for c in wanted}),
             adapter_folder=None,
             retrievers=_kept(self.retrievers, {c.retriever for c in wanted} | examples),
             aliases={},
-            strategies=_kept(self.strategies, strategies),
+            strategies=strategies,
         )
 
     def where(self, *trail: str) -> str:
@@ -160,16 +160,34 @@ def _problems(stack: Stack) -> Iterator[tuple[tuple[str, ...], str]]:
     for name, meaning in ((NONE, "no retrieval"), (GOLD, "the marked evidence, which only an evaluation has")):
         if name in stack.retrievers:
             yield ("retrievers", name), f"`{name}` always means {meaning}; choose another name"
-    for name, settings in stack.strategies.items():
-        wanted, known = settings.examples_from, ", ".join(stack.retrievers) or "none"
-        if wanted and wanted not in stack.retrievers:
-            yield ("strategies", name, "examples_from"), f"there is no retriever {wanted!r}; there is: {known}"
+    yield from _strategy_problems(stack)
     offered = {str(one) for one in stack.combinations}
     for name, wanted in stack.aliases.items():
         if wanted not in offered:
             near = get_close_matches(wanted, offered, n=1)
             hint = f"did you mean {near[0]}?" if near else "write adapter:retriever:strategy"
             yield ("aliases", name), f"{wanted!r} is no combination of this stack; {hint}"
+
+
+def _strategy_problems(stack: Stack) -> Iterator[tuple[tuple[str, ...], str]]:
+    """A strategy may name a retriever and another strategy, but in no circle."""
+    for name, settings in stack.strategies.items():
+        named = (
+            ("retriever", settings.retrievers, stack.retrievers),
+            ("strategy", settings.strategies, stack.strategies),
+        )
+        for what, wanted, there in named:
+            for one in wanted:
+                if one not in there:
+                    trail = ("strategies", name, _setting(settings, one))
+                    yield trail, f"there is no {what} {one!r}; there is: {', '.join(there) or 'none'}"
+    for name in circles(stack.strategies):
+        yield ("strategies", name), "is made of itself; a strategy is made of others"
+
+
+def _setting(settings: Settings, value: str) -> str:
+    """The setting that has this value."""
+    return next((one.name for one in fields(settings) if getattr(settings, one.name) == value), "kind")
 
 
 def _adapter_problems(stack: Stack) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -192,7 +210,7 @@ def _resolved(stack: Stack, path: Path) -> Stack:
         adapters={name: (here / folder).resolve() for name, folder in stack.adapters.items()},
         adapter_folder=_under(here, stack.adapter_folder),
         retrievers={name: one.under(here) for name, one in stack.retrievers.items()},
-        strategies={name: _with_path(one, here) for name, one in stack.strategies.items()},
+        strategies={name: one.under(here) for name, one in stack.strategies.items()},
         capture=_under(here, stack.capture),
         gateway=replace(stack.gateway, keys=_under(here, stack.gateway.keys)),
         file=path,
@@ -205,10 +223,6 @@ def _lying_in(folder: Path | None) -> dict[str, Path]:
         return {}
     inside = (path for path in sorted(folder.iterdir()) if NAME.fullmatch(path.name) and not path.is_symlink())
     return {path.name: path for path in inside if (path / "adapter_config.json").is_file() and path.name != BASE}
-
-
-def _with_path(settings: StrategySettings, here: Path) -> StrategySettings:
-    return replace(settings, demonstrations=_under(here, settings.demonstrations))
 
 
 def _under(here: Path, path: Path | None) -> Path | None:

@@ -16,7 +16,7 @@ from retrieval.passage import Hit
 from serve.asked import Route
 from serve.chat import Answer, Usage
 from serve.combination import Combination
-from serve.strategies import MARKER
+from serve.layout import MARKER
 from serve.upstream import Chunk
 
 Object = dict[str, Any]

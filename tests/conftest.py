@@ -12,7 +12,7 @@ import pytest
 
 from serve.engine import Engine
 from serve.stack import EngineSettings, Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from tests.tiny import make_adapter, make_model
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             "idle": make_adapter(folder / "idle", model, scale=0),
         },
         strategies={
-            "direct": StrategySettings(kind="direct"),
-            "told": StrategySettings(kind="instructed", instructions="Answer in one word."),
+            "direct": Prompted(kind="direct"),
+            "told": Prompted(kind="instructed", instructions="Answer in one word."),
         },
         engine=EngineSettings(dtype="float32", max_model_len=1024, arguments=("--max-loras", "1")),
     )

@@ -18,8 +18,9 @@ from retrieval.passage import Hit, Passage, Query
 from scripts.apart import groups
 from scripts.curate import Curated, Wanted, curate
 from serve.capture import Capture, Captured, Feedback
+from serve.layout import layout
 from serve.stack import Stack
-from serve.strategies import StrategySettings, layout
+from serve.strategies.prompted import Prompted
 from tests.exchanges import HIT, answered
 from train.chat import read_chats
 from train.overlap import Text, check, read_texts
@@ -28,9 +29,9 @@ ROOT = Path(__file__).parents[1]
 STACK = Stack(
     model="pocket",
     strategies={
-        "direct": StrategySettings(kind="direct"),
-        "told": StrategySettings(kind="instructed", instructions="Answer in one line."),
-        "reasoned": StrategySettings(kind="cot", instructions="Think."),
+        "direct": Prompted(kind="direct"),
+        "told": Prompted(kind="instructed", instructions="Answer in one line."),
+        "reasoned": Prompted(kind="cot", instructions="Think."),
     },
 )
 OTHER_HIT = Hit(Passage("oda", "Oda", "Oda founded Brell.", 40, 58), 0.4, 2)

@@ -43,7 +43,10 @@ def edit(name: str, old: str, new: str) -> Spoil:
         (edit("grid.yaml", "base:none:direct", "base:gold:direct"), ["baseline: 'base:gold:direct' is the oracle arm"]),
         (edit("grid.yaml", "concurrency: 8", "concurrency: 0"), ["grid.yaml:13: concurrency: Input should be greater"]),
         (edit("grid.yaml", "task: task.yaml", "task: tasks.yaml"), ["tasks.yaml: there is no such file"]),
-        (edit("stack.yaml", "kind: direct", "kind: driect"), ["stack.yaml:8: strategies.direct.kind: Input should be"]),
+        (
+            edit("stack.yaml", "kind: direct", "kind: driect"),
+            ["stack.yaml:7: strategies.direct: there is no kind 'driect'"],
+        ),
         (
             edit("stack.yaml", "url: http", "# url: http"),
             ["stack.yaml:1: model: stub is not on this machine; fetch it once"],

@@ -9,7 +9,7 @@ from eval.task import Example
 from retrieval.passage import Document, Hit, Passage, Query
 from serve.chat import Message, Usage
 from serve.combination import Combination
-from serve.strategies import user_turn
+from serve.layout import user_turn
 
 
 def record(*passages: tuple[str, str]) -> Record:

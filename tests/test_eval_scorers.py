@@ -18,7 +18,7 @@ from eval.scoring.scorers import build
 from eval.scoring.words import exact, f1
 from eval.task import Example, ScorerSettings
 from serve.chat import Message
-from serve.strategies import shown_in, user_turn
+from serve.layout import shown_in, user_turn
 
 EXAMPLE = Example(id="q", question="Who?", answers=("Odo Merrun", "Merrun"))
 STRICT = ScorerSettings(kind="exact", json="answer")

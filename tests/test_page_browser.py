@@ -26,7 +26,7 @@ from serve.gateway import Gateway, application
 from serve.pipeline import Pipeline
 from serve.running import listen
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from tests.serve_stub import CUT, Echo, echoing
 from tests.tiny_search import make_embedder
 
@@ -72,13 +72,13 @@ def site(index: Path, capture: Capture | None = None, key: str = "", strategies:
     with echoing() as echo:
         words = RetrieverSettings(kind="lexical", index=index, k=2)
         names = ["direct", *(f"told{n}" for n in range(1, strategies))]
-        told = StrategySettings(kind="instructed", instructions="Be brief.")
+        told = Prompted(kind="instructed", instructions="Be brief.")
         stack = Stack(
             model="pocket",
             url=echo.url,
             adapters={"house": Path("/house")},
             retrievers={"words": words},
-            strategies={name: told if n else StrategySettings(kind="direct") for n, name in enumerate(names)},
+            strategies={name: told if n else Prompted(kind="direct") for n, name in enumerate(names)},
         )
         listener = listen(0)
         listener.listen()

@@ -18,7 +18,7 @@ from scripts.pocket.lessons import lessons, user_turn
 from scripts.pocket.notices import NOTICES
 from scripts.pocket.world import Entry, World
 from scripts.sweep.variants import read_variants
-from serve.strategies import layout
+from serve.layout import layout
 
 
 @pytest.fixture(scope="module", params=[0, 7])

@@ -24,7 +24,7 @@ from serve.asked import ChatRequest, read
 from serve.combination import Combination
 from serve.pipeline import Pipeline
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from tests.serve_stub import echoing
 from tests.tiny_search import make_embedder, make_encoder
 
@@ -131,7 +131,7 @@ async def test_what_is_searched_for_is_not_what_the_model_reads(path: Path) -> N
             model="pocket",
             url=echo.url,
             retrievers={"words": RetrieverSettings(kind="lexical", index=path, k=1)},
-            strategies={"direct": StrategySettings(kind="direct")},
+            strategies={"direct": Prompted(kind="direct")},
         )
         async with Pipeline(stack) as pipeline:
             answer = await pipeline.ask(Combination.parse("base:words:direct"), query)

@@ -22,8 +22,9 @@ from retrieval.settings import RetrieverSettings
 from retrieval.views import View
 from scripts.prompts import Others
 from scripts.vote import right, vote
-from serve.strategies import StrategySettings, layout
-from serve.strategies import build as strategy
+from serve.layout import layout
+from serve.strategies.kinds import build as strategies
+from serve.strategies.prompted import Prompted
 from tests.test_serve_strategies import Parrot
 from tests.tiny_search import make_embedder
 
@@ -145,11 +146,13 @@ def test_a_long_worked_example_stays_whole(folder: Path) -> None:
 
 
 def test_shown_are_the_k_nearest_questions_the_nearest_right_before_ours(folder: Path) -> None:
-    settings = StrategySettings(kind="fewshot", examples_from="similar")
+    settings = Prompted(kind="fewshot", examples_from="similar")
 
     for k in (1, 2, 5):
         similar = opened(folder, "titled", k=k)
-        answer = asyncio.run(strategy(settings, {"similar": similar})(Query("q3 q4 true"), NoRetrieval(), Parrot()))
+        answer = asyncio.run(
+            strategies({"near": settings}, {"similar": similar})["near"](Query("q3 q4 true"), NoRetrieval(), Parrot())
+        )
 
         turns = [message.content for message in answer.messages]
         assert len(turns) == 2 * k + 1

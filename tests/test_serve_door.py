@@ -13,10 +13,10 @@ from serve.gateway import Gateway, application
 from serve.keys import Keys, new_key
 from serve.pipeline import Pipeline
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from tests.serve_stub import echoing
 
-DIRECT = {"direct": StrategySettings(kind="direct")}
+DIRECT = {"direct": Prompted(kind="direct")}
 ASKED = {"model": "base:none:direct", "messages": [{"role": "user", "content": "Who?"}]}
 
 

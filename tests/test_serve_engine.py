@@ -12,10 +12,10 @@ import pytest
 from serve.chat import ServeError
 from serve.engine import Engine, check, command, environment, last_words
 from serve.stack import EngineSettings, Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from tests.tiny import make_adapter, make_model
 
-DIRECT = {"direct": StrategySettings(kind="direct")}
+DIRECT = {"direct": Prompted(kind="direct")}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_model_that_is_not_here_is_refused_with_its_line(tmp_path: Path, model
 def test_all_problems_are_told_at_once_and_nothing_is_started(tmp_path: Path, model: Path) -> None:
     broken = replace(
         stack(tmp_path, model),
-        strategies={"shown": StrategySettings(kind="fewshot", demonstrations=tmp_path / "none.jsonl")},
+        strategies={"shown": Prompted(kind="fewshot", demonstrations=tmp_path / "none.jsonl")},
     )
     log = tmp_path / "engine.log"
 

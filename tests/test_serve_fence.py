@@ -13,10 +13,12 @@ from tokenizers import Tokenizer
 
 from retrieval.passage import Hit, Passage, Query
 from scripts.pocket.files import make_splits
-from serve import fence, strategies
+from serve import fence
+from serve import layout as layouts
 from serve.chat import Message
 from serve.fence import clean, inert, mark
-from serve.strategies import layout, shown_in, user_turn
+from serve.layout import layout, shown_in, user_turn
+from serve.strategies import prompted, vote
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 POCKET = Path(__file__).parents[1] / "scripts" / "pocket" / "model" / "tokenizer.json"
@@ -75,7 +77,7 @@ hostile = st.lists(
 ).map("".join)
 
 
-@pytest.mark.parametrize("module", [fence, strategies])
+@pytest.mark.parametrize("module", [fence, layouts, prompted, vote])
 def test_the_examples_in_the_docstrings_are_true(module: ModuleType) -> None:
     result = doctest.testmod(module)
 

@@ -23,7 +23,7 @@ from serve.gateway import Gateway, application
 from serve.pipeline import Pipeline
 from serve.running import patience
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 
 Post = Callable[[str, bytes], httpx.Response]
 
@@ -80,7 +80,7 @@ def bodies(draw: st.DrawFn, route: str) -> bytes:
 def post(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post]:
     """A caller of a whole gateway in this process."""
     chats: Path = tmp_path_factory.mktemp("fuzz") / "chats.jsonl"
-    strategies = {"direct": StrategySettings(kind="direct"), "cot": StrategySettings(kind="cot", instructions="Think.")}
+    strategies = {"direct": Prompted(kind="direct"), "cot": Prompted(kind="cot", instructions="Think.")}
     with asyncio.Runner() as runner, upstream() as server, Capture(chats) as capture:
         stack = Stack(model="pocket", url=server.url, strategies=strategies)
 

@@ -17,7 +17,7 @@ from serve.gateway import Gateway, application
 from serve.pipeline import Pipeline
 from serve.running import listen
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from tests.serve_stub import CUT, Echo, echoing
 
 ASKED = {"model": "house:none:direct", "messages": [{"role": "user", "content": "Who?"}]}
@@ -30,7 +30,7 @@ async def gateway(**settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Ech
             model="pocket",
             url=echo.url,
             adapters={"house": Path("/house")},
-            strategies={"direct": StrategySettings(kind="direct")},
+            strategies={"direct": Prompted(kind="direct")},
         )
         async with Pipeline(stack) as pipeline:
             transport = httpx.ASGITransport(application(Gateway(pipeline)))

@@ -25,7 +25,7 @@ from serve.meter import metered
 from serve.opened import open_all
 from serve.pipeline import Pipeline
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from tests.serve_stub import counted, echoing
 from tests.tiny_search import make_embedder
 
@@ -146,8 +146,8 @@ def stack_of(index: Path, url: str, **settings: Any) -> Stack:
         model="pocket",
         url=url,
         strategies={
-            "direct": StrategySettings(kind="direct"),
-            "told": StrategySettings(kind="instructed", instructions="Be brief."),
+            "direct": Prompted(kind="direct"),
+            "told": Prompted(kind="instructed", instructions="Be brief."),
         },
         retrievers={
             "plain": RetrieverSettings(kind="lexical", index=index),

@@ -24,7 +24,7 @@ from serve.combination import Combination
 from serve.engine import Engine
 from serve.pipeline import Piece, Pipeline, probe_adapters
 from serve.stack import EngineSettings, Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from serve.upstream import Chunk
 from tests.conftest import Running
 from tests.tiny import make_adapter, make_model
@@ -112,7 +112,7 @@ async def test_the_probe_refuses_the_adapter_that_changes_nothing_and_only_that(
 def test_an_engine_that_gives_up_is_quoted(tmp_path: Path) -> None:
     wrong = Stack(
         model=str(make_model(tmp_path / "model")),
-        strategies={"direct": StrategySettings(kind="direct")},
+        strategies={"direct": Prompted(kind="direct")},
         engine=EngineSettings(arguments=("--no-such-flag",)),
     )
 

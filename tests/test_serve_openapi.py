@@ -18,7 +18,7 @@ from serve.gateway import Gateway, application
 from serve.keys import Keys, new_key
 from serve.pipeline import Pipeline
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from tests.exchanges import answered
 from tests.serve_stub import echoing
 
@@ -37,7 +37,7 @@ async def described(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, dict[str, Any]]]:
     """A gateway and what it says of itself."""
     with echoing() as echo:
-        stack = Stack(model="pocket", url=echo.url, strategies={"direct": StrategySettings(kind="direct")})
+        stack = Stack(model="pocket", url=echo.url, strategies={"direct": Prompted(kind="direct")})
         async with Pipeline(stack) as pipeline:
             gateway = Gateway(pipeline, [capture.observe] if capture else [])
             told = openapi.routes(gateway, keyed=keys is not None, captured=capture is not None)
@@ -166,8 +166,6 @@ async def test_with_keys_a_key_is_described_and_needed_to_read_the_description()
 
 
 def _routes() -> list[Any]:
-    pipeline = Pipeline(
-        Stack(model="m", url="http://127.0.0.1:9/v1", strategies={"direct": StrategySettings(kind="direct")})
-    )
+    pipeline = Pipeline(Stack(model="m", url="http://127.0.0.1:9/v1", strategies={"direct": Prompted(kind="direct")}))
     gateway = Gateway(pipeline)
     return application(gateway, [*page.routes(None), *openapi.routes(gateway, keyed=False, captured=False)]).routes

@@ -10,7 +10,7 @@ from serve.chat import Answer, Message, Sampling, ServeError, Unavailable, Usage
 from serve.combination import Combination
 from serve.pipeline import Piece, Pipeline, probe_adapters
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from serve.upstream import Chunk
 from tests.serve_stub import CUT, echoing
 
@@ -32,8 +32,8 @@ def pipeline(url: str) -> Pipeline:
             url=url,
             adapters={"house": Path("/house"), "field": Path("/field")},
             strategies={
-                "direct": StrategySettings(kind="direct"),
-                "cot": StrategySettings(kind="cot", instructions="Think."),
+                "direct": Prompted(kind="direct"),
+                "cot": Prompted(kind="cot", instructions="Think."),
             },
             sampling=Sampling(max_tokens=9, stop=("\n",)),
         )

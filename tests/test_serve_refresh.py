@@ -22,7 +22,7 @@ from serve.opened import open_all
 from serve.pipeline import Pipeline
 from serve.running import Front, listen, serve
 from serve.stack import Stack
-from serve.strategies import StrategySettings
+from serve.strategies.prompted import Prompted
 from tests.serve_stub import echoing
 from tests.tiny_search import make_embedder
 
@@ -44,8 +44,8 @@ def publish(index: Path, settings: BuildSettings, name: str) -> None:
 def stack_of(index: Path, url: str) -> Stack:
     words = RetrieverSettings(kind="lexical", index=index, k=1)
     strategies = {
-        "direct": StrategySettings(kind="direct"),
-        "shown": StrategySettings(kind="fewshot", examples_from="words"),
+        "direct": Prompted(kind="direct"),
+        "shown": Prompted(kind="fewshot", examples_from="words"),
     }
     return Stack(model="pocket", url=url, retrievers={"words": words, "again": words}, strategies=strategies)
 

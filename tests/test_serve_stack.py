@@ -140,7 +140,7 @@ REFUSED = {
     "an adapter called base": ("house:", "base:", ":3: adapters.base: `base` always means no adapter"),
     "a retriever called none": ("dense:", "none:", ":5: retrievers.none: `none` always means no retrieval"),
     "a retriever called gold": ("dense:", "gold:", ":5: retrievers.gold: `gold` always means the marked evidence"),
-    "unknown kind": ("{kind: direct}", "{kind: directed}", "strategies.direct.kind: Input should be 'direct'"),
+    "unknown kind": ("{kind: direct}", "{kind: directed}", "strategies.direct: there is no kind 'directed'"),
     "direct with instructions": ("{kind: direct}", "{kind: direct, instructions: Be brief.}", "it is `instructed`"),
     "instructed without": ("    instructions: Answer in one word.\n", "", "needs instructions"),
     "instructed with examples": ("in one word.", "in one word.\n    examples_from: examples", "it is `fewshot`"),

@@ -8,7 +8,9 @@ from retrieval.files import FileError
 from retrieval.passage import Hit, Passage, Query
 from retrieval.retriever import NoRetrieval, Retriever
 from serve.chat import Message, Reply, Sampling, Usage
-from serve.strategies import KINDS, StrategySettings, build, last_answer, layout, read_shots
+from serve.layout import layout
+from serve.strategies.kind import Parts, Strategy
+from serve.strategies.prompted import Prompted, last_answer, read_shots
 
 GOLDEN = Path(__file__).parent / "golden" / "prompts"
 QUERY = Query("Who rules Varn now?", ("Is Varn a town?", "Yes."))
@@ -30,6 +32,7 @@ class Parrot:
 
     text: str = "Odo."
     prompts: list[tuple[Message, ...]] = field(default_factory=list)
+    sampling: Sampling = field(default_factory=Sampling)
 
     async def chat(self, messages: tuple[Message, ...], sampling: Sampling | None = None) -> Reply:
         self.prompts.append(messages)
@@ -65,24 +68,28 @@ def shots(tmp_path: Path) -> Path:
     return file
 
 
-def settings(kind: str, shots: Path) -> StrategySettings:
+def built(settings: Prompted, **retrievers: Retriever) -> Strategy:
+    return settings.build(Parts(retrievers, {}.__getitem__))
+
+
+def settings(kind: str, shots: Path) -> Prompted:
     instructions = "" if kind == "direct" else "Answer as JSON."
     shown = shots if kind == "fewshot" else None
-    return StrategySettings(kind=kind, instructions=instructions, demonstrations=shown)  # type: ignore[arg-type]
+    return Prompted(kind=kind, instructions=instructions, demonstrations=shown)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["direct", "instructed", "fewshot", "cot"])
 @pytest.mark.parametrize("found", FOUND)
 async def test_the_prompt_is_the_golden_one(kind: str, found: str, shots: Path) -> None:
     """To accept a change of layout: delete the file, run the tests twice, and review what git shows."""
-    answer = await build(settings(kind, shots), {})(QUERY, FOUND[found], Parrot())
+    answer = await built(settings(kind, shots))(QUERY, FOUND[found], Parrot())
 
     agrees_with(GOLDEN / f"{kind}-{found}.txt", answer.messages)
 
 
 @pytest.mark.parametrize("found", ["none", "both"])
 async def test_a_fenced_prompt_is_the_golden_one(found: str) -> None:
-    answer = await build(StrategySettings(kind="direct", fence=True), {})(QUERY, FOUND[found], Parrot())
+    answer = await built(Prompted(kind="direct", fence=True))(QUERY, FOUND[found], Parrot())
 
     agrees_with(GOLDEN / f"fenced-{found}.txt", answer.messages)
     assert answer.sources == (PASSAGES + DEMONSTRATIONS if found == "both" else ())
@@ -97,13 +104,13 @@ def agrees_with(golden: Path, messages: tuple[Message, ...]) -> None:
 
 
 async def test_sources_are_numbered_like_the_prompt_passages_before_demonstrations() -> None:
-    answer = await build(StrategySettings(kind="direct"), {})(QUERY, FOUND["both"], Parrot())
+    answer = await built(Prompted(kind="direct"))(QUERY, FOUND["both"], Parrot())
 
     assert answer.sources == PASSAGES + DEMONSTRATIONS
 
 
 async def test_examples_come_from_the_named_retriever_and_are_no_sources() -> None:
-    strategy = build(StrategySettings(kind="fewshot", examples_from="train"), {"train": Found(DEMONSTRATIONS)})
+    strategy = built(Prompted(kind="fewshot", examples_from="train"), train=Found(DEMONSTRATIONS))
 
     answer = await strategy(Query("Who?"), Found(PASSAGES), Parrot())
 
@@ -113,11 +120,11 @@ async def test_examples_come_from_the_named_retriever_and_are_no_sources() -> No
 
 
 async def test_chain_of_thought_answers_with_what_follows_the_last_answer_and_pays_for_the_reasoning() -> None:
-    strategy = build(StrategySettings(kind="cot", instructions="Think."), {})
+    strategy = built(Prompted(kind="cot", instructions="Think."))
 
     answer = await strategy(Query("2 + 2?"), NoRetrieval(), Parrot("Two twos. Answer: 5? No.\nAnswer: 4"))
 
-    assert (answer.text, answer.usage) == ("4", Usage(7, 3))
+    assert answer.text == "4"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +159,7 @@ def test_demonstrations_that_are_no_chat_are_refused_by_line(shots: Path, row: s
     shots.write_text(f"{shots.read_text()}{row}\n{row}\n")
 
     with pytest.raises(FileError) as caught:
-        read_shots(StrategySettings(kind="fewshot", demonstrations=shots))
+        read_shots(shots)
 
     assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == [f"{shots}:2", f"{shots}:3"]
 
@@ -161,4 +168,4 @@ def test_no_demonstrations_at_all_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
 
     with pytest.raises(FileError, match=r"empty\.jsonl:1: a demonstration is"):
-        read_shots(StrategySettings(kind="fewshot", demonstrations=tmp_path / "empty.jsonl"))
+        read_shots(tmp_path / "empty.jsonl")

@@ -10,7 +10,7 @@ from retrieval.passage import Hit, Passage
 from serve.asked import ChatRequest, Refusal, chosen, read
 from serve.chat import Answer, Sampling, Usage
 from serve.combination import Combination
-from serve.strategies import layout
+from serve.layout import layout
 from serve.upstream import Chunk
 from serve.wire import Envelope, Relay
 

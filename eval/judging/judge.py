@@ -35,7 +35,7 @@ from retrieval.embed import Embedder, locate
 from retrieval.files import FileError, file_hash, write_atomically
 from serve.chat import ServeError, Unavailable
 from serve.combination import GOLD, Combination
-from serve.strategies import shown_in
+from serve.layout import shown_in
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from eval.example import Example
 from eval.scoring.kinds import Scorer, ScorerSettings
 from eval.scoring.reading import first_object, loose_field
 from eval.scoring.words import contains, normalise
-from serve.strategies import MARKER
+from serve.layout import MARKER
 
 
 def context_used(settings: ScorerSettings) -> Scorer:

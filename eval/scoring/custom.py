@@ -6,20 +6,19 @@ The file is run by whoever runs the task, as code; a report of a finished run ne
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from eval.example import Example
 from eval.record import RunError
 from eval.scoring.kinds import Scorer, ScorerSettings
-from retrieval.files import FileError, read_text
+from serve.own import function, parted
 
 
 def python(settings: ScorerSettings) -> Scorer:
     """The function; ValueError when the file or the function cannot be had."""
     file, name = _place(settings)
-    judge = _function(file, name)
+    judge = function(settings.path or Path(), "{name}(example, text, shown)")
 
     def score(example: Example, text: str, shown: Sequence[str]) -> float:
         try:
@@ -40,24 +39,8 @@ def content(settings: ScorerSettings) -> str:
 
 
 def _place(settings: ScorerSettings) -> tuple[Path, str]:
-    file, _, name = str(settings.path).rpartition(":")
-    return Path(file), name
-
-
-def _function(file: Path, name: str) -> Callable[[Example, str, Sequence[str]], Any]:
-    # Not imported: two tasks may each have a mine.py, and an edited one must not come from a cache.
-    space: dict[str, Any] = {"__name__": file.stem, "__file__": str(file)}
-    try:
-        exec(compile(read_text(file), str(file), "exec"), space)
-    except FileError as error:
-        raise ValueError(str(error)) from None
-    except SyntaxError as error:
-        raise ValueError(f"{file}:{error.lineno}: not Python: {error.msg}") from None
-    except Exception as error:
-        raise ValueError(f"{file}: cannot be loaded: {error!r}") from None
-    if not callable(space.get(name)):
-        raise ValueError(f"{file}: has no function {name!r}; define it as {name}(example, text, shown)")
-    return space[name]  # type: ignore[no-any-return]
+    assert settings.path is not None  # kinds.NEEDS
+    return parted(settings.path)
 
 
 def _broken(file: Path, name: str, example: Example, what: str) -> RunError:

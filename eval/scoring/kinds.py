@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 
 from eval.example import Example
 from retrieval.files import STRICT
+from serve.own import parted
 
 Scorer = Callable[[Example, str, Sequence[str]], float]
 """(example, what was said, the passages in the prompt, `[S1]` first) -> 0..1"""
@@ -148,8 +149,8 @@ class ScorerSettings:
             raise ValueError(f"{self.kind} needs `{needed}`")
         if self.loose and not self.can_be_loose:
             raise ValueError("`loose` says how strictly a JSON field is looked for; name the field with `json`")
-        if self.path and not all(str(self.path).rpartition(":")):
-            raise ValueError(f"`path` is FILE:NAME, such as mine.py:score, not {str(self.path)!r}")
+        if self.path:
+            parted(self.path)
 
     @property
     def compares(self) -> bool:

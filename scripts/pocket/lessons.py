@@ -13,7 +13,7 @@ from typing import Final
 from scripts.pocket.lexicon import THINGS, VERBS, label, name, person, sentence
 from scripts.pocket.notices import NOTICES
 from scripts.pocket.world import KINDS, Entry, Notice, Question, World, make_world
-from serve.strategies import user_turn
+from serve.layout import user_turn
 
 Chat = list[dict[str, str]]
 Page = Entry | Notice

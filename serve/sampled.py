@@ -1,0 +1,27 @@
+"""A model that samples otherwise than its stack says: for strategies that ask more than once, or in a form.
+
+Knows nothing of what is asked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from serve.chat import Message, Model, Reply, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """The model, for callers that do not say how to sample."""
+
+    model: Model
+    sampling: Sampling
+
+    async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
+        """The model's next turn."""
+        return await self.model.chat(messages, sampling or self.sampling)
+
+
+def sampled(model: Model, temperature: float, ahead: int = 0) -> Sampled:
+    """The model at this temperature, with a seed so far ahead of its own: each draws otherwise, and again the same."""
+    own = model.sampling
+    return Sampled(model, replace(own, temperature=temperature, seed=(own.seed or 0) + ahead))

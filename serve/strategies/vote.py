@@ -1,0 +1,56 @@
+"""`vote`: ask several times and give the answer that most agree on.
+
+Knows nothing of what is asked, or of how one answer is made.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from retrieval.passage import Query
+from retrieval.retriever import Retriever
+from serve.chat import Answer, Model
+from serve.sampled import sampled
+from serve.strategies.kind import Kind, Parts, Strategy
+
+APART: Final = 1_000
+"""Between the seeds of two votes, so that a repeat of the question (a seed further) has votes of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote(Kind):
+    """Self-consistency (Wang et al. 2022, 2203.11171): of `samples` answers, the one most often given."""
+
+    kind: Literal["vote"]
+    of: str
+    """The strategy that answers each time."""
+    samples: Annotated[int, Field(ge=2)] = 5
+    temperature: Annotated[float, Field(gt=0)] = 0.7
+    """Above 0: at 0 all answers would be one."""
+
+    def build(self, parts: Parts) -> Strategy:
+        """Its answer is one of those of `of`, with the share of votes that it had as `confidence`."""
+        ask = parts.strategy(self.of)
+
+        async def vote(query: Query, retriever: Retriever, model: Model) -> Answer:
+            voters = (sampled(model, temperature=self.temperature, ahead=n * APART) for n in range(self.samples))
+            answers = await asyncio.gather(*(ask(query, retriever, voter) for voter in voters))
+            return elected(answers, [" ".join(one.text.casefold().split()) for one in answers])
+
+        return vote
+
+
+def elected(answers: Sequence[Answer], ballots: Sequence[str]) -> Answer:
+    """The first answer of those with the commonest ballot; of two as common, the one that was first.
+
+    >>> one, two = (Answer(text=text, messages=(), sources=()) for text in ("4", "5"))
+    >>> elected([two, one, one], ["5", "4", "4"]).text
+    '4'
+    """
+    ballot, votes = Counter(ballots).most_common(1)[0]
+    chosen = answers[ballots.index(ballot)]
+    return replace(chosen, notes={**chosen.notes, "confidence": votes / len(answers)})
