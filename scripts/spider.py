@@ -235,6 +235,7 @@ def _written(given: Namespace) -> Iterator[str]:
     """Write the files; a sentence for each thing to know."""
     folder, out = given.folder, given.out
     places = [folder / name for name in DATABASES if (folder / name).is_dir()] or [folder]
+    _link(out / "databases", places[0])
     for style in STYLES:
         write_jsonl(out / f"{style}.jsonl", corpus(_tables(places, style)))
     databases = known(_tables(places, STYLE))
@@ -264,6 +265,15 @@ def _written(given: Namespace) -> Iterator[str]:
 def _tables(places: Sequence[Path], style: Style) -> list[Document]:
     """The tables in these folders; what else lies there is no schema."""
     return [one for place in places for one in read_documents(place, tables=style) if "db_id" in one.meta]
+
+
+def _link(place: Path, databases: Path) -> None:
+    """Where scorers find the databases, which stay where they are."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists() and not place.is_symlink():
+        raise FileError(f"{place}: is here and no link that this program made: move it away")
+    place.unlink(missing_ok=True)
+    place.symlink_to(databases.resolve(), target_is_directory=True)
 
 
 def _levels(path: Path) -> list[str]:
