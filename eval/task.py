@@ -17,6 +17,7 @@ from eval.example import Example as Example
 from eval.gold import cite
 from eval.scoring.kinds import ScorerSettings as ScorerSettings
 from eval.scoring.scorers import build, remarks, unfit
+from retrieval.databases import STYLE, Style
 from retrieval.documents import read_documents
 from retrieval.files import STRICT, FileError, read_jsonl, read_text, read_yaml
 from retrieval.passage import Passage, RetrievalError
@@ -68,6 +69,8 @@ class TaskSettings:
     """The score from which on it is good enough, or what answers are worth, which says it too."""
     documents: Path | None = None
     """What the evidence points into: a corpus.jsonl, or a file or folder as `retrieval build` reads them."""
+    tables: Style = STYLE
+    """Where documents are SQLite databases: how their tables are written, as for `retrieval build --tables`."""
     locked: Path | None = None
     """Questions that only `python -m eval confirm` asks, and counts how often; `examples` are then to choose with."""
 
@@ -207,7 +210,8 @@ def _evidence(
     if named and settings.documents is None:
         return {}, [f"{named[0][0]}: has evidence, but {path} does not say where its `documents` are"]
     try:
-        documents = {one.id: one for one in read_documents(settings.documents)} if settings.documents else {}
+        found = read_documents(settings.documents, tables=settings.tables) if settings.documents else ()
+        documents = {one.id: one for one in found}
     except (FileError, RetrievalError) as error:
         return {}, [str(error)]
     passages: dict[str, Passage] = {}

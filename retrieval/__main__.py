@@ -16,6 +16,7 @@ from typing import Final, TypeAlias, get_args
 from retrieval.build import build
 from retrieval.comparison import check_key, plain, table_of, tables_by, text_of
 from retrieval.console import Parser, tell_progress
+from retrieval.databases import STYLE, STYLES
 from retrieval.documents import KINDS, read_documents
 from retrieval.files import FileError, write_jsonl
 from retrieval.generation import in_use
@@ -57,7 +58,7 @@ def _build(arguments: argparse.Namespace) -> None:
     base = BuildSettings(embedder=arguments.embedder, vectors=arguments.vectors, language=arguments.language)
     hands = _lent(arguments)
     wanted = variants(arguments.index, base, arguments.size, arguments.overlap, arguments.view, arguments.model)
-    reading = read_documents(arguments.documents)
+    reading = read_documents(arguments.documents, tables=arguments.tables)
     documents = tuple(reading)
     for index, settings in wanted.items():
         before, started = in_use(index), time.perf_counter()
@@ -176,6 +177,13 @@ def _add_build(commands: Commands) -> None:
         help=f"a corpus.jsonl, a file or a folder of files ({KINDS}), or worked examples: a test set, chats",
     )
     parser.add_argument("index", metavar="INDEX", type=Path, help="the index's folder, e.g. out/index/docs")
+    parser.add_argument(
+        "--tables",
+        choices=STYLES,
+        default=STYLE,
+        help="how tables of SQLite files are written: a CREATE TABLE with three rows, a line for each column, or names "
+        "alone (default: %(default)s)",
+    )
     parser.add_argument(
         "--embedder",
         metavar="FOLDER",

@@ -14,6 +14,7 @@ from typing import Final
 from tqdm import tqdm
 
 from retrieval.corpus import read_corpus, shortened
+from retrieval.databases import DATABASES, STYLE, Style
 from retrieval.files import FileError
 from retrieval.loaders import LOADERS, SURROGATE
 from retrieval.passage import Document
@@ -42,13 +43,15 @@ class Reading(Iterator[Document]):
         return next(self.documents)
 
 
-def read_documents(path: Path, limits: Limits = LIMITS) -> Reading:
+def read_documents(path: Path, limits: Limits = LIMITS, tables: Style = STYLE) -> Reading:
     """Each document of a `.jsonl` corpus, of a folder that holds `corpus.jsonl`, or else of a file or a folder of them.
 
     A file (text, Markdown, HTML, PDF, docx, pptx, xlsx) is a document whose id is its path in the folder, such as
     `leave/policy.pdf`. The rows of CSV and other JSONL files are documents whose ids end in the row's own, as in
     `faq.csv#q7`, or else in its number in a spreadsheet, `faq.csv#2`; a corpus alone keeps the ids that it gives.
-    Hidden files are passed over. A file that cannot be read is left out, whole, and told of at the end.
+    A table of a SQLite database is one, written in the style `tables` and called as in a query, after the name of the
+    file: `concert_singer.singer`. Hidden files are passed over. A file that cannot be read is left out, whole, and told
+    of at the end.
 
     Raises FileError for any bad line of a corpus, and where nothing could be read at all.
     """
@@ -57,12 +60,12 @@ def read_documents(path: Path, limits: Limits = LIMITS) -> Reading:
         return Reading(read_corpus(corpus))
     skipped: list[str] = []
     if path.is_dir():
-        return Reading(_read(_files(path, skipped), path, limits, skipped), skipped)
+        return Reading(_read(_files(path, skipped), path, Reader(limits, tables), skipped), skipped)
     if not path.is_file():
         raise FileError(f"{path}: there is no such file or folder; give a {CORPUS}, or files: {KINDS}")
     if not _is_known(path):
         raise FileError(f"{path}: no kind of file that can be read; those are {KINDS}")
-    return Reading(_read([path], path.parent, limits, skipped), skipped)
+    return Reading(_read([path], path.parent, Reader(limits, tables), skipped), skipped)
 
 
 def _files(folder: Path, skipped: list[str]) -> list[Path]:
@@ -87,10 +90,10 @@ def _is_known(file: Path) -> bool:
     return file.suffix.lower() in LOADERS
 
 
-def _read(files: Sequence[Path], root: Path, limits: Limits, skipped: list[str]) -> Iterator[Document]:
+def _read(files: Sequence[Path], root: Path, opened: Reader, skipped: list[str]) -> Iterator[Document]:
     """The documents of each file, called after its place below `root`; what is wrong with others goes to `skipped`."""
     found = False
-    with Reader(limits) as reader:
+    with opened as reader:
         for file in tqdm(files, desc="reading", unit="file", disable=None):
             name = file.relative_to(root).as_posix()
             try:
@@ -102,8 +105,13 @@ def _read(files: Sequence[Path], root: Path, limits: Limits, skipped: list[str])
                 continue
             for document in documents:
                 found = True
-                yield replace(document, id=f"{name}#{document.id}" if document.id else name)
+                yield document if file.suffix.lower() in DATABASES else replace(document, id=_called(document, name))
     if not found:
         raise FileError("\n".join(shortened(skipped)))
     for sentence in shortened(skipped):
         log.warning("skipped: %s", sentence)
+
+
+def _called(document: Document, name: str) -> str:
+    """After the file, and within it after itself, if it has a name."""
+    return f"{name}#{document.id}" if document.id else name

@@ -19,7 +19,7 @@ from retrieval.files import model_hash, read_text
 from retrieval.generation import MANIFEST, steadily, unusable, verified
 from retrieval.lexical import Words
 from retrieval.manifest import Inputs, Manifest
-from retrieval.passage import Hit, RetrievalError
+from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.ranking import Ranking
 from retrieval.store import CUTS, Passages
 from retrieval.vectors import Mask, Vectors
@@ -62,8 +62,12 @@ class Index:
     def hits(self, ranking: Ranking) -> tuple[Hit, ...]:
         return tuple(Hit(self.passages[row], score, rank) for rank, (row, score) in enumerate(ranking, start=1))
 
+    def asked(self, query: Query) -> str:
+        """The question as it is searched for here; what is hidden already stays as it is."""
+        return asked(self.manifest.inputs.settings.view, query)
+
     def _asked(self, text: str) -> str:
-        return asked(self.manifest.inputs.settings.view, text)
+        return self.asked(Query(text))
 
     async def _vector(self, text: str) -> Matrix:
         return await self.embedder.question(self._asked(text))

@@ -1,6 +1,7 @@
-"""One file into documents: text, Markdown, HTML, PDF, office files, CSV and JSONL, each by a well-kept library.
+"""One file into documents: text, Markdown, HTML, PDF, office files, CSV, JSONL, SQLite, each by a well-kept library.
 
-A file is one document, without an id (its path is that); a row of a CSV or JSONL file is a document with the row's id.
+A file is one document, without an id (its path is that); a row of a CSV or JSONL file is a document with the row's id,
+and a table of a database one with its own.
 Text files are kept character for character, CRLF and all, because evidence and citations count characters.
 Knows nothing of folders, processes, time or memory: `reader` calls it where a bad file can do no harm.
 """
@@ -9,11 +10,13 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from retrieval.corpus import read_corpus, too_long
+from retrieval.databases import DATABASES, STYLE, Style, read_database
 from retrieval.files import FileError
 from retrieval.passage import Document
 from retrieval.table import read_table
@@ -32,12 +35,17 @@ COMPOUND: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 SLIDE: Final = re.compile(r"\s*<!-- Slide number: \d+ -->\s*")
 
 
-def load(path: Path, characters: int) -> Iterator[Document]:
-    """The documents of one file, none with more than so many characters. FileError says what is wrong with the file."""
+def load(path: Path, characters: int, tables: Style = STYLE) -> Iterator[Document]:
+    """The documents of one file, none with more than so many characters, its tables written in this style.
+
+    FileError says what is wrong with the file.
+    """
+    kind = path.suffix.lower()
+    loader = partial(read_database, style=tables) if kind in DATABASES else LOADERS[kind]
     try:
         if path.stat().st_size == 0:
             raise FileError(f"{path}: is empty")
-        for document in LOADERS[path.suffix.lower()](path, characters):
+        for document in loader(path, characters):
             if not document.id and not document.text.strip():
                 raise FileError(f"{path}: holds no text")
             if long := too_long(document.text, characters):
@@ -175,5 +183,6 @@ LOADERS: Final[dict[str, Loader]] = {
     ".xlsx": _sheets,
     ".csv": read_table,
     ".jsonl": read_corpus,
+    **dict.fromkeys(DATABASES, read_database),
 }
 """What can be read, by the end of its name."""

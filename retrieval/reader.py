@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Self
 
 from retrieval.corpus import CHARACTERS
+from retrieval.databases import STYLE, STYLES, Style
 from retrieval.files import FileError
 from retrieval.loaders import load
 from retrieval.passage import Document, RetrievalError
@@ -45,8 +46,9 @@ class Limits:
 class Reader:
     """Reads files in a child, which is started with the first file, and again after a file that ended it."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, tables: Style = STYLE) -> None:
         self._limits = limits
+        self._tables = tables
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -60,7 +62,7 @@ class Reader:
     def read(self, path: Path) -> list[Document]:
         """All documents of the file. FileError says why there are none; half a file is never read."""
         if self._child is None or self._child.poll() is not None:
-            self._child = _started(self._limits)
+            self._child = _started(self._limits, self._tables)
         child = self._child
         documents: list[Document] = []
         try:
@@ -86,13 +88,13 @@ class Reader:
         return f"broke the program that reads it ({how}): save it again, or convert it"
 
 
-def _started(limits: Limits) -> "subprocess.Popen[bytes]":
+def _started(limits: Limits, tables: Style) -> "subprocess.Popen[bytes]":
     """A child that is ready to read."""
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     # Each thread of a numerical library would reserve memory that counts against the limit.
     sparing = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "retrieval.reader", json.dumps(asdict(limits))],
+        [sys.executable, "-P", "-m", "retrieval.reader", json.dumps(asdict(limits)), tables],
         env={**os.environ, "PYTHONPATH": paths, **sparing},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -105,7 +107,7 @@ def _started(limits: Limits) -> "subprocess.Popen[bytes]":
             code = child.wait()
         raise RetrievalError(
             f"the program that reads documents does not start (exit code {code}); "
-            "python -m retrieval.reader '{}' says why"
+            "python -m retrieval.reader '{}' create says why"
         ) from None
     return child
 
@@ -125,6 +127,7 @@ def _heard(pipe: IO[bytes] | None) -> Any:
 def main() -> None:
     """The child: reads the names of files, writes their documents, then null; a sentence where a file has none."""
     limits = Limits(**json.loads(sys.argv[1]))
+    tables = next(style for style in STYLES if style == sys.argv[2])
     # What a library prints must not pass for a document.
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -132,7 +135,7 @@ def main() -> None:
     _say(pipe, None)
     for line in sys.stdin.buffer:
         try:
-            _answer(Path(json.loads(line)), limits, pipe)
+            _answer(Path(json.loads(line)), limits, tables, pipe)
         except FileError as error:
             _say(pipe, str(error))
         except MemoryError:
@@ -156,12 +159,12 @@ def _refuse(event: str, arguments: tuple[object, ...]) -> None:
         raise PermissionError(f"{event}: a document may not reach beyond its file")
 
 
-def _answer(path: Path, limits: Limits, pipe: IO[bytes]) -> None:
+def _answer(path: Path, limits: Limits, tables: Style, pipe: IO[bytes]) -> None:
     """Say each document of the file, and null when there are no more; every document has its time."""
     size = 0
     try:
         signal.setitimer(signal.ITIMER_REAL, limits.seconds)
-        for document in load(path, limits.characters):
+        for document in load(path, limits.characters, tables):
             size += _say(pipe, asdict(document))
             if size > limits.file_bytes:
                 raise FileError(f"{path}: its documents come to more than {limits.file_bytes >> 20:,} MB: split it")

@@ -6,8 +6,8 @@ Pure: a view is a function of a passage. Knows nothing of who writes, or of how 
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
-from retrieval.masking import masked
-from retrieval.passage import Document, Passage
+from retrieval.masking import NAMES, masked
+from retrieval.passage import Document, Passage, Query
 
 View: TypeAlias = Literal["titled", "text", "answer", "masked", "summary", "questions", "context"]
 
@@ -19,7 +19,7 @@ VIEWS: Final[Mapping[View, Seen]] = {
     "text": lambda passage, _: passage.text,
     # Worked examples by their answers: ask with a draft of this one (`expand: {kind: draft}`).
     "answer": lambda passage, _: str(passage.meta.get("answer", "")),
-    "masked": lambda passage, _: masked(passage.text),
+    "masked": lambda passage, _: masked(passage.text, passage.meta.get(NAMES, ())),
     "summary": lambda _, written: written,
     # Questions stand before the text (doc2query, 1904.08375), and so does the context (Anthropic, 2024).
     "questions": lambda passage, written: f"{written}\n{passage.searchable}",
@@ -49,6 +49,6 @@ def prompt(view: View, passage: Passage, document: Document) -> str:
     return PROMPTS[view].format(title=passage.title, text=passage.text, document=document.text[:SHOWN])
 
 
-def asked(view: View, question: str) -> str:
+def asked(view: View, query: Query) -> str:
     """The question as it is searched for: hidden names are found by a question whose names are hidden."""
-    return masked(question) if view == "masked" else question
+    return masked(query.text, query.meta.get(NAMES, ())) if view == "masked" else query.text
