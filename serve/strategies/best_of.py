@@ -13,7 +13,7 @@ from pydantic import Field
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Model
-from serve.layout import layout
+from serve.layout import layout, passages
 from serve.passed import spoken
 from serve.strategies.kind import Kind, Parts, Strategy, prompt
 from serve.strategies.vote import ballot, drawn
@@ -41,7 +41,7 @@ class BestOf(Kind):
         async def best_of(query: Query, retriever: Retriever, model: Model) -> Answer:
             async def graded(answer: Answer) -> float:
                 shown = replace(query, text=f"{query.text}\n\nAnswer: {answer.text}")
-                return grade((await model.chat(layout((), shown, answer.sources, instructions))).text)
+                return grade((await model.chat(layout((), shown, passages(answer.sources), instructions))).text)
 
             models = drawn(model, self.samples, self.temperature) if self.samples > 1 else (model,)
             answers = await asyncio.gather(*(ask(query, retriever, one) for one in models))

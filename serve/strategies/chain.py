@@ -13,7 +13,7 @@ from pydantic import Field
 from retrieval.passage import Hit, Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Conversation, Model
-from serve.layout import layout
+from serve.layout import layout, passages
 from serve.passed import Given, spoken, told
 from serve.strategies.kind import Kind, Parts, Strategy, prompt
 
@@ -75,6 +75,6 @@ class Scratchpad(Kind):
 
 
 async def worked(step: str, query: Query, hits: tuple[Hit, ...], model: Model) -> Conversation:
-    """The question after one more step and what the model said to it."""
-    reply = await model.chat(layout((), query, hits, step))
+    """The question after one more step and what the model said to it. Worked examples show answers, and are no help."""
+    reply = await model.chat(layout((), query, passages(hits), step))
     return told(query, [(step, spoken(reply.text))])
