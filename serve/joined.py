@@ -15,8 +15,11 @@ from serve.layout import MARKER, shown
 
 def union(answers: Sequence[Answer]) -> tuple[Hit, ...]:
     """What any of them rests on, none twice, ranked in this order."""
-    found = {_key(hit): hit for answer in reversed(answers) for hit in reversed(answer.sources)}
-    hits = shown(tuple(reversed(found.values())))
+    found: dict[tuple[str, str], Hit] = {}
+    for answer in answers:
+        for hit in answer.sources:
+            found.setdefault(_key(hit), hit)
+    hits = shown(tuple(found.values()))
     return tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1))
 
 

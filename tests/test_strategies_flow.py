@@ -12,7 +12,6 @@ from retrieval.passage import Document, Hit, Query
 from retrieval.retriever import Retriever
 from retrieval.worked import ANSWER
 from serve.chat import Answer, Conversation, Message, Reply, Sampling, Usage
-from serve.combination import Combination
 from serve.layout import shown_in
 from serve.pipeline import _answer
 from serve.stack import Stack
@@ -122,8 +121,9 @@ async def test_every_prompt_of_a_kind_is_the_golden_one(name: str) -> None:
     assert len(model.asked) == len(texts)
 
 
-def test_a_run_is_keyed_by_the_prompts_of_its_kinds() -> None:
+def test_a_run_is_keyed_by_the_prompts_of_its_kinds_and_none_is_shown_before_it_is_whole() -> None:
     for settings, _ in KINDS.values():
+        assert not settings.streamed
         assert set(settings.prompts) == {one.name for one in PROMPTS.glob(f"{settings.name}*.txt")}
     asking = {settings.name for settings, _ in KINDS.values()} - {"chain", "compress"}
     assert {name for name in asking if (PROMPTS / f"{name}.txt").exists()} == asking
@@ -218,6 +218,15 @@ async def test_a_question_with_one_part_is_asked_as_it_stands(said: str) -> None
     assert (answer.text, answer.notes, library.searched) == ("Two.", {"parts": 1.0}, [BOTH])
 
 
+async def test_passages_of_the_union_stand_once_in_the_order_of_the_parts() -> None:
+    parts = "What do foxes and owls eat?\nDo owls and badgers sleep?"
+
+    answer = await ask(Decompose(kind="decompose", of="direct", join=" "), Teller((parts, "A [S2].", "B [S1][S2].")))
+
+    assert [one.passage.document for one in answer.sources] == ["owls", "foxes", "badgers"]
+    assert answer.text == "A [S2]. B [S1][S3]."
+
+
 def test_how_parts_are_put_together_must_be_said_once() -> None:
     for wrong in ({}, {"join": " ", "then": "kind"}, {"then": "kind", "json": "answer"}, {"join": " ", "cited": "s"}):
         with pytest.raises(ValueError, match=r"`join`"):
@@ -264,12 +273,20 @@ async def test_a_second_look_is_the_answer_unless_nothing_is_seen() -> None:
 
 
 async def test_the_answer_that_the_model_grades_best_is_given_and_each_is_graded_once() -> None:
-    model = Teller(("Three.", "two.", "Two. ", "4", "I say 9/10."))
+    model = Teller(("Three.", "two.", "three.", "4", "I say 9/10."))
 
     answer = await ask(BestOf(kind="best_of", of="direct"), model)
 
     assert (answer.text, answer.notes) == ("two.", {"confidence": 0.9, "different": 2.0})
     assert [one[-1].content.splitlines()[-1] for one in model.asked[3:]] == ["Answer: Three.", "Answer: two."]
+
+
+async def test_of_answers_with_one_grade_the_commonest_is_given() -> None:
+    model = Teller(("Three.", "Two.", "two.", "I cannot tell.", "Nor here."))
+
+    answer = await ask(BestOf(kind="best_of", of="direct"), model)
+
+    assert (answer.text, answer.notes) == ("Two.", {"confidence": 0.0, "different": 2.0})
 
 
 async def test_of_one_answer_only_the_confidence_is_asked() -> None:
@@ -379,13 +396,3 @@ async def test_a_model_that_makes_it_no_shorter_is_asked_no_more() -> None:
 
     assert shown_in(answer.messages) == (f"Owls\n{OWLS.text}",)
     assert answer.sources[0].passage.id == "owls@0-60"
-
-
-# All ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_a_combination_can_name_it(name: str, tmp_path: Path) -> None:
-    settings, _ = KINDS[name]
-    assert not settings.streamed, "what is shown at once must be the answer"
-    assert Combination.parse(f"base:none:{settings.name}").strategy == settings.name

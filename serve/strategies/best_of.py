@@ -5,6 +5,7 @@ Knows nothing of what is asked, or of how one answer is made.
 
 import asyncio
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -45,7 +46,9 @@ class BestOf(Kind):
 
             models = drawn(model, self.samples, self.temperature) if self.samples > 1 else (model,)
             answers = await asyncio.gather(*(ask(query, retriever, one) for one in models))
-            different = list({ballot(one): one for one in reversed(answers)}.values())[::-1]
+            first = {ballot(one): one for one in reversed(answers)}
+            # The commonest first: of answers with one grade it is given.
+            different = [first[words] for words, _ in Counter(map(ballot, answers)).most_common()]
             grades = await asyncio.gather(*(graded(one) for one in different))
             best = max(grades)
             notes = {"confidence": best, "different": float(len(different))}
