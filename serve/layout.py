@@ -39,10 +39,15 @@ def layout(
         *([Message("system", system)] if system else []),
         *shots,
         *found,
-        *(query.before if isinstance(query, Conversation) else _history(query.history)),
+        *earlier(query),
         Message("user", user_turn(above, query.text, fence)),
         *(query.after if isinstance(query, Conversation) else ()),
     )
+
+
+def earlier(query: Query) -> tuple[Message, ...]:
+    """The turns before the question."""
+    return query.before if isinstance(query, Conversation) else tuple(_history(query.history))
 
 
 def passages(hits: Sequence[Hit]) -> tuple[Hit, ...]:

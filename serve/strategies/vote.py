@@ -5,7 +5,7 @@ Knows nothing of what is asked, or of how one answer is made.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal
 
@@ -37,11 +37,21 @@ class Vote(Kind):
         ask = parts.strategy(self.of)
 
         async def vote(query: Query, retriever: Retriever, model: Model) -> Answer:
-            voters = (sampled(model, temperature=self.temperature, ahead=n * APART) for n in range(self.samples))
+            voters = drawn(model, self.samples, self.temperature)
             answers = await asyncio.gather(*(ask(query, retriever, voter) for voter in voters))
-            return elected(answers, [" ".join(one.text.casefold().split()) for one in answers])
+            return elected(answers, [ballot(one) for one in answers])
 
         return vote
+
+
+def drawn(model: Model, samples: int, temperature: float) -> Iterator[Model]:
+    """The model, so many times, each with seeds of its own."""
+    return (sampled(model, temperature=temperature, ahead=n * APART) for n in range(samples))
+
+
+def ballot(answer: Answer) -> str:
+    """Its words, capitals and spaces apart: what two answers share that say the same."""
+    return " ".join(answer.text.casefold().split())
 
 
 def elected(answers: Sequence[Answer], ballots: Sequence[str]) -> Answer:
