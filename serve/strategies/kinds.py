@@ -9,12 +9,19 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from retrieval.retriever import Retriever
+from serve.strategies.confident import Confident
+from serve.strategies.fact_check import FactCheck
+from serve.strategies.fallback import Fallback
 from serve.strategies.kind import Parts, Strategy
 from serve.strategies.prompted import Prompted
 from serve.strategies.python import Python
+from serve.strategies.quote_check import QuoteCheck
+from serve.strategies.schema import Schema
 from serve.strategies.vote import Vote
 
-Settings: TypeAlias = Annotated[Prompted | Python | Vote, Field(discriminator="kind")]
+Settings: TypeAlias = Annotated[
+    Prompted | Python | Vote | Confident | FactCheck | Fallback | QuoteCheck | Schema, Field(discriminator="kind")
+]
 """One named strategy of a stack."""
 
 
