@@ -264,17 +264,21 @@ const fulcrum = {};
 
   const failed = ([reason, attempts], chunk) => [make("p", { textContent: `${chunk.texts[reason]} (attempts: ${attempts})` })];
 
-  function given([prompt, sources, text, scores, before, after, seconds, ended], chunk) {
+  function given([prompt, sources, text, scores, before, after, seconds, ended, notes = {}, steps = []], chunk) {
     const found = chunk.sources[sources].map(([passage, score]) => make("li", {}, make("code", { textContent: chunk.texts[passage] }), ` ${score}`));
     const turns = chunk.prompts[prompt].flatMap(([role, pieces]) =>
       entry(role, make("pre", { textContent: pieces.map((piece) => chunk.texts[piece]).join("") })));
+    const noted = Object.entries(notes).map(([name, value]) => `${name} ${value}`);
+    const calls = steps.map((step) => make("li", { textContent: chunk.texts[step] || "nothing" }));
     const cut = chunk.texts[ended] === "length" ? " (cut off)" : "";
     return [
       make("dl", {},
         ...entry("said", make("code", { className: "reply", textContent: chunk.texts[text] || "nothing" }), cut),
         ...entry("scores", data.scorers.map((name, number) => `${name} ${scores[number]}`).join(" · ")),
+        ...(noted.length ? entry("notes", noted.join(" · ")) : []),
         ...entry("took", `${before} + ${after} tokens, ${seconds.toFixed(2)} s`),
-        ...(found.length ? entry("sources", make("ol", {}, ...found)) : [])),
+        ...(found.length ? entry("sources", make("ol", {}, ...found)) : []),
+        ...(calls.length ? entry("calls", make("ol", { className: "calls" }, ...calls)) : [])),
       make("h5", { textContent: "the prompt" }),
       make("dl", { className: "prompt" }, ...turns),
     ];

@@ -184,7 +184,12 @@ class _Chunk:
         return self.texts.length + ANSWER * sum(len(one["answers"]) for one in self.questions)
 
     def record(self, record: Record, scorers: Sequence[str]) -> list[Any]:
-        """prompt, sources, text, scores, tokens of the prompt and of the answer, seconds, how it ended."""
+        """prompt, sources, text, scores, tokens of the prompt and of the answer, seconds, how it ended; then, where the
+        strategy told any, its notes, and what the model wrote in each call."""
+        told = [
+            {name: _short(value) for name, value in record.notes.items()},
+            list(map(self.texts.place, record.steps)),
+        ]
         return [
             self._prompt(record.prompt),
             self.sources.place(tuple((self.texts.place(one.passage), _short(one.score)) for one in record.sources)),
@@ -194,6 +199,7 @@ class _Chunk:
             record.usage.completion_tokens,
             _short(record.seconds),
             self.texts.place(record.finish_reason),
+            *(told if record.notes or record.steps else ()),
         ]
 
     def failure(self, failure: Failure) -> list[Any]:

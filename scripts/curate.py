@@ -18,7 +18,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from eval.scoring.citing import cited_in
 from eval.task import Example
 from eval.wording import counted
 from retrieval.console import Parser
@@ -36,6 +35,7 @@ from serve.chat import Conversation, Message, ServeError
 from serve.combination import Combination
 from serve.hands import counter
 from serve.layout import passages
+from serve.reading import cited_in
 from serve.stack import Stack
 from serve.strategies.kind import Strategy
 from serve.strategies.kinds import build

@@ -113,7 +113,7 @@ SAMPLING: Final = tuple(one.name for one in fields(Sampling))
 class Requested(Sampling):
     """One caller's sampling, and what else that caller asks of the server."""
 
-    more: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Further fields of the API: `n`, `logprobs`, `tools`, `response_format` ..."""
     id: str = ""
     """The request's, for the server's log."""
@@ -132,6 +132,8 @@ class Reply:
     seconds: float
     completion: Mapping[str, Any] | None = None
     """All that the server said, unless it was heard as a stream."""
+    logprobs: tuple[float, ...] = ()
+    """The log-probability of each token, where the sampling asked for `logprobs` and it was no stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

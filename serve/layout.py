@@ -65,8 +65,8 @@ def shown(hits: Sequence[Hit]) -> tuple[Hit, ...]:
     return passages(hits) + demonstrations(hits)
 
 
-def user_turn(passages: Iterable[tuple[str, str]], question: str, fence: bool = False) -> str:
-    """Numbered (title, text) passages above the question; the question alone where there are none.
+def user_turn(passages: Iterable[tuple[str, str]], question: str, fence: bool = False, asks: str = "Question") -> str:
+    """Numbered (title, text) passages above the question, or what else one `asks`; it alone where there are none.
 
     Passages are untrusted: whatever they say, there are as many as are numbered here, and one question.
     """
@@ -74,7 +74,7 @@ def user_turn(passages: Iterable[tuple[str, str]], question: str, fence: bool = 
     if fence and shown:
         line = mark(shown, question)
         shown = [NOTICE.format(mark=line), *(f"{line}\n{one}\n{line}" for one in shown)]
-    return "".join(f"{one}\n\n" for one in shown) + f"Question: {question}"
+    return "".join(f"{one}\n\n" for one in shown) + f"{asks}: {question}"
 
 
 def shown_in(prompt: Sequence[Message]) -> tuple[str, ...]:

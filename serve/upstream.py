@@ -190,6 +190,7 @@ class Upstream:
             finish_reason=choice["finish_reason"],
             seconds=time.perf_counter() - started,
             completion=completion,
+            logprobs=tuple(token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()),
         )
 
     async def hear(

@@ -114,6 +114,23 @@ def test_an_answer_is_a_link_and_stands_there_in_full(browser: Browser, file: Pa
         assert dialog.locator("ol code").all_text_contents() == [one.passage for one in record.sources]
 
 
+def test_an_answer_of_several_calls_tells_its_notes_and_what_was_said_in_each(
+    browser: Browser, results: Results, tmp_path: Path
+) -> None:
+    records = results.records[DENSE]
+    told = replace(records["q7"], notes={"confidence": 2 / 3, "blocked": 0}, steps=("<b>Let me see.</b>\nNo.", "Ulm"))
+    save(analyse(replace(results, records={**results.records, DENSE: {**records, "q7": told}})), tmp_path)
+
+    with looking(browser, tmp_path / "report.html", {"id": "q7", "of": str(DENSE)}) as seen:
+        dialog = seen.page.get_by_role("dialog")
+        expect(dialog).to_contain_text("confidence 0.6667 · blocked 0")
+        assert dialog.locator(".calls li").all_text_contents() == list(told.steps)
+
+    with looking(browser, tmp_path / "report.html", {"id": "q8", "of": str(DENSE)}) as seen:
+        expect(seen.page.get_by_role("dialog").locator(".reply")).to_have_text(records["q8"].text)
+        expect(seen.page.get_by_role("dialog")).not_to_contain_text("notes")
+
+
 def test_where_two_combinations_differ_both_answers_are_shown(browser: Browser, file: Path, results: Results) -> None:
     item = min(right(results, DENSE) - right(results, BASE))
     view = {"cell": str(DENSE), "is": "better", "other": str(BASE), "id": item, "of": str(DENSE)}

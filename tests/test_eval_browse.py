@@ -23,12 +23,20 @@ from serve.combination import GOLD, Combination
 from tests.eval_simulation import grid_of, simulate
 
 GRID = grid_of(["base", "tuned"], ["none", "dense", "gold"], ["direct", "brief"], "base:none:direct")
+VOTED = Combination.parse("tuned:dense:brief")
 EVIL = '</script><script>alert(1)</script><!-- \u2028\u2029 "quoted" \\ __proto__ \ud800'
 
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    return simulate(GRID, lambda cell, part: 0.4 + 0.3 * (cell.retriever != "none"), 30, 0)
+    found = simulate(GRID, lambda cell, part: 0.4 + 0.3 * (cell.retriever != "none"), 30, 0)
+    answers = {item: voted(record) for item, record in found.records[VOTED].items()}
+    return replace(found, records={**found.records, VOTED: answers})
+
+
+def voted(record: Record) -> Record:
+    """As from a strategy that asks more than once."""
+    return replace(record, notes={"confidence": 0.6667, "blocked": 0}, steps=("Let me see.", record.text))
 
 
 def index_of(folder: Path) -> tuple[dict[str, Any], list[Any]]:
@@ -57,7 +65,8 @@ def each_question(folder: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 def read_back(answer: list[Any], chunk: dict[str, Any], record: Record, scorers: list[str]) -> Record:
     """The record that an answer in a file tells of."""
-    prompt, sources, text, scores, before, after, seconds, ended = answer
+    prompt, sources, text, scores, before, after, seconds, ended, *told = answer
+    notes, steps = told or ({}, ())
     texts = chunk["texts"]
     turns = [Message(role, "".join(texts[one] for one in cut)) for role, cut in chunk["prompts"][prompt]]
     return replace(
@@ -72,6 +81,8 @@ def read_back(answer: list[Any], chunk: dict[str, Any], record: Record, scorers:
         usage=replace(record.usage, prompt_tokens=before, completion_tokens=after),
         seconds=seconds,
         finish_reason=texts[ended],
+        notes=notes,
+        steps=tuple(texts[one] for one in steps),
     )
 
 

@@ -28,7 +28,6 @@ from eval.judging.model import Judge, identity, opened
 from eval.judging.pairwise import Contest
 from eval.judging.settings import Judges, JudgeSettings, Label, MetricSettings, read_labels
 from eval.record import Journal, Record, RunError
-from eval.scoring.reading import loose_field
 from eval.task import Example
 from eval.workers import work_off
 from retrieval.embed import Embedder, locate
@@ -36,6 +35,7 @@ from retrieval.files import FileError, file_hash, write_atomically
 from serve.chat import ServeError, Unavailable
 from serve.combination import GOLD, Combination
 from serve.layout import shown_in
+from serve.reading import loose_field
 
 log = logging.getLogger(__name__)
 

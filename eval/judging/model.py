@@ -8,7 +8,6 @@ Which judge it is, is a hash of content (`identity`). Knows nothing of metrics, 
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from retrieval.files import model_hash
 from retrieval.rerank import Reranker, locate, open_reranker
 from serve.chat import Sampling, ServeError
 from serve.engine import Engine, check
+from serve.reading import sentences
 from serve.stack import Stack
 from serve.upstream import Line, Server, Upstream
 
@@ -31,8 +31,6 @@ FORCED: Final = (
 """A small model would fill a schema with line breaks."""
 LIKELIEST: Final = 20
 """Tokens whose probabilities are asked for: the most that servers tell."""
-FEW_WORDS: Final = 5
-"""A reply with fewer is no sentence: `58 drops.` is true or false only after its question."""
 
 
 class Judge(Protocol):
@@ -129,16 +127,6 @@ class EncoderJudge:
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-def sentences(question: str, text: str) -> list[str]:
-    """The sentences of a text; a few words alone say nothing without the question.
-
-    >>> sentences("Who barks?", "Foxes bark in the night. Owls do not bark at all."), sentences("Who barks?", "Foxes.")
-    (['Foxes bark in the night.', 'Owls do not bark at all.'], ['Who barks? Foxes.'])
-    """
-    found = [one.strip() for one in re.split(r"(?<=[.!?])\s+(?=[A-Z0-9\"'])|\n+", text) if one.strip()]
-    return found if len(text.split()) >= FEW_WORDS or not found else [f"{question} {' '.join(found)}"]
 
 
 def expected_score(tokens: Sequence[Mapping[str, Any]]) -> float | None:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 from eval.example import Example
 from eval.scoring.kinds import Scorer, ScorerSettings
-from eval.scoring.reading import first_object, loose_field
 from eval.scoring.words import contains, normalise
-from serve.layout import MARKER
+from serve.reading import cited_in, loose_field
 
 
 def context_used(settings: ScorerSettings) -> Scorer:
@@ -66,14 +65,3 @@ def _stating(example: Example, shown: Sequence[str]) -> set[int]:
     return {
         n for n, passage in enumerate(shown, start=1) if any(contains(passage, answer) for answer in example.answers)
     }
-
-
-def cited_in(text: str) -> set[int]:
-    """The numbers of the passages that a reply cites: `[S2]` anywhere, or in the list `sources` of its JSON object.
-
-    >>> cited_in('{"answer": "Oslo", "sources": [1, 3]}'), cited_in("Oslo [S2].")
-    ({1, 3}, {2})
-    """
-    listed = (first_object(text) or {}).get("sources")
-    numbers = [n for n in listed if isinstance(n, int)] if isinstance(listed, list) else []
-    return {*numbers, *map(int, MARKER.findall(text))}

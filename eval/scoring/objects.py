@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from eval.example import Example
 from eval.scoring.kinds import Scorer, ScorerSettings
-from eval.scoring.reading import first_object, json_object, json_value
+from eval.scoring.reading import json_object, json_value
+from serve.reading import first_object
 
 ABSENT: Final = object()
 """What stands where an object has no such field; a field may hold null, which is something else."""

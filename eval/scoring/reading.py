@@ -4,12 +4,12 @@ Pure; knows nothing of what is right.
 """
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
 from eval.scoring.calls import once, refuse
 from eval.scoring.kinds import ScorerSettings
+from serve.reading import loose_field
 
 
 def reading(settings: ScorerSettings) -> Callable[[str], str | None]:
@@ -45,24 +45,6 @@ def strict_number(text: str, field: str) -> str | None:
     )
 
 
-def loose_field(text: str, field: str) -> str | None:
-    """The field of the first JSON object anywhere in the reply; the whole reply when there is none.
-
-    Forgives, in this order: code fences, prose around the object, a number or truth value where text was asked for, and
-    no JSON at all. An object without the field is still no answer.
-
-    >>> loose_field('Sure!\\n```json\\n{"answer": 7}\\n```', "answer"), loose_field("Oslo", "answer")
-    ('7', 'Oslo')
-    """
-    found = first_object(text)
-    if found is None:
-        return re.sub(r"```\w*", "", text).strip()
-    value = found.get(field)
-    if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    return value if isinstance(value, str) else None
-
-
 def json_object(text: str) -> dict[str, Any] | None:
     """The text as one JSON object; None when it is anything else, or says a key twice."""
     try:
@@ -75,17 +57,3 @@ def json_object(text: str) -> dict[str, Any] | None:
 def json_value(text: str) -> Any:
     """The text as JSON and nothing else; ValueError when it is none, says a key twice, or NaN."""
     return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
-
-
-def first_object(text: str) -> dict[str, Any] | None:
-    """The first JSON object anywhere in the text."""
-    return next(filter(None, (_at(text, brace.start()) for brace in re.finditer("{", text))), None)
-
-
-def _at(text: str, start: int) -> dict[str, Any] | None:
-    """The JSON object that begins at this brace, if one does."""
-    try:
-        found, _ = json.JSONDecoder().raw_decode(text, start)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -12,17 +12,37 @@ from retrieval.retriever import Retriever
 from serve.strategies.best_of import BestOf
 from serve.strategies.chain import Chain, Scratchpad
 from serve.strategies.compress import Compress
+from serve.strategies.confident import Confident
 from serve.strategies.decompose import Decompose
+from serve.strategies.fact_check import FactCheck
+from serve.strategies.fallback import Fallback
 from serve.strategies.intent import Intent
 from serve.strategies.kind import Parts, Strategy
 from serve.strategies.prompted import Prompted
 from serve.strategies.python import Python
+from serve.strategies.quote_check import QuoteCheck
+from serve.strategies.schema import Schema
 from serve.strategies.second_look import SecondLook
 from serve.strategies.summarise import Summarise
 from serve.strategies.vote import Vote
 
 Settings: TypeAlias = Annotated[
-    Prompted | Python | Vote | BestOf | Chain | Compress | Decompose | Intent | Scratchpad | SecondLook | Summarise,
+    Prompted
+    | Python
+    | Vote
+    | BestOf
+    | Chain
+    | Compress
+    | Confident
+    | Decompose
+    | FactCheck
+    | Fallback
+    | Intent
+    | QuoteCheck
+    | Schema
+    | Scratchpad
+    | SecondLook
+    | Summarise,
     Field(discriminator="kind"),
 ]
 """One named strategy of a stack."""
