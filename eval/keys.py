@@ -13,6 +13,7 @@ from typing import Any, Final
 from eval.gold import is_oracle, searched
 from eval.grid import Grid, searches
 from eval.record import Record
+from eval.scoring.kinds import PLACES
 from eval.scoring.scorers import signatures
 from eval.scoring.words import NORMALISATION
 from retrieval.files import model_hash, read_text
@@ -71,7 +72,7 @@ def keys_of(grid: Grid) -> Keys:
         scoring=_digest(
             [
                 NORMALISATION,
-                {name: asdict(one) | {"path": None} for name, one in task.settings.scorers.items()},
+                {name: asdict(one) | dict.fromkeys(PLACES) for name, one in task.settings.scorers.items()},
                 signatures(task.settings.scorers, task.examples),
                 {one.id: one.answers for one in task.examples},
             ]

@@ -4,6 +4,7 @@ Reads and checks the files, all problems at once. Knows nothing of models, promp
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -15,11 +16,13 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from eval.example import Example as Example
 from eval.gold import cite
 from eval.scoring.kinds import ScorerSettings as ScorerSettings
-from eval.scoring.scorers import build, unfit
+from eval.scoring.scorers import build, remarks, unfit
 from retrieval.documents import read_documents
 from retrieval.files import STRICT, FileError, read_jsonl, read_text, read_yaml
 from retrieval.passage import Passage, RetrievalError
 from serve.stack import lines
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,10 @@ def load_task(path: Path, split: Path | None = None) -> Task:
     problems = [*_misnamed(settings, path), *_unlocked(written, path), *broken, *problems, *unfounded]
     if problems:
         raise FileError("\n".join(problems))
-    return Task(settings=settings, examples=tuple(example for _, example in numbered), evidence=evidence)
+    examples = tuple(example for _, example in numbered)
+    for sentence in remarks(settings.scorers, examples):
+        log.warning("%s: %s", path, sentence)
+    return Task(settings=settings, examples=examples, evidence=evidence)
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:
@@ -128,10 +134,10 @@ def _with_scorers(settings: TaskSettings, path: Path) -> tuple[TaskSettings, lis
 
 
 def _settled(one: ScorerSettings, here: Path) -> ScorerSettings:
-    """A schema is read in, so that a run's folder has it; the user's own code stays where it is, as code should."""
+    """A schema is read in, so that a run's folder has it; code and databases stay where they are, as they should."""
     if isinstance(one.schema, Path):
         return replace(one, schema=_schema(here / one.schema))
-    return replace(one, path=here / one.path) if one.path else one
+    return replace(one, path=one.path and here / one.path, databases=one.databases and here / one.databases)
 
 
 def _schema(file: Path) -> dict[str, Any]:

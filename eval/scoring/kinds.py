@@ -36,8 +36,11 @@ Comparing = Literal[
     "json_fields",
 ]
 """Kinds that compare a reply with the gold answers, and with nothing else."""
+Executing = Literal["ex_strict", "ex_colperm", "ex_spider", "ex_bird"]
+"""Kinds that run a reply as SQL."""
 Kind = Literal[
     Comparing,
+    Executing,
     "valid_call",
     "json_format",
     "json_schema",
@@ -66,6 +69,10 @@ USES: Final[Mapping[Kind, frozenset[str]]] = {
     "tool_call": frozenset({"json", "loose"}),
     "arguments": frozenset({"json", "loose"}),
     "json_fields": frozenset({"fields", "loose"}),
+    "ex_strict": frozenset({"json", "loose", "databases"}),
+    "ex_colperm": frozenset({"json", "loose", "databases"}),
+    "ex_spider": frozenset({"json", "loose", "databases"}),
+    "ex_bird": frozenset({"json", "loose", "databases"}),
     "valid_call": frozenset(),
     "json_format": frozenset({"keys"}),
     "json_schema": frozenset({"schema"}),
@@ -81,15 +88,22 @@ NEEDS: Final[Mapping[Kind, str]] = {
     "json_format": "keys",
     "json_schema": "schema",
     "json_fields": "fields",
+    "ex_strict": "databases",
+    "ex_colperm": "databases",
+    "ex_spider": "databases",
+    "ex_bird": "databases",
     "python": "path",
 }
 """The one setting without which a kind says nothing."""
 
+PLACES: Final = frozenset({"path", "databases"})
+"""Settings that say where something lies, which may move."""
 COMPARE: Final[frozenset[Kind]] = frozenset(get_args(Comparing))
+EXECUTE: Final[frozenset[Kind]] = frozenset(get_args(Executing))
 FORMS: Final[frozenset[Kind]] = frozenset({"json_format", "json_schema"})
 """Kinds that judge the form of a reply and never whether it is right."""
 LOOSE_ALONE: Final[frozenset[Kind]] = frozenset(
-    {"numeric", "regex", "json_fields", "instructions", "instruction_share"}
+    {"numeric", "regex", "json_fields", "instructions", "instruction_share", *get_args(Executing)}
 )
 """Kinds that have a loose form of the whole reply; the others look loosely for a JSON field, which must be named."""
 
@@ -115,12 +129,14 @@ class ScorerSettings:
     """For `numeric`: how far off a number may be, as a share of the gold one."""
     path: Path | None = None
     """For `python`: a function of one's own as `FILE:NAME`, relative to the task."""
+    databases: Path | None = None
+    """For `ex_...`: the folder of the SQLite files that `meta.db_id` names, relative to the task."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __str__(self) -> str:
-        """As a task would say it. Where one's own code lies says nothing: its content is among the signatures."""
-        said = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "path"}
+        """As a task would say it. Where code or databases lie says nothing: their content is among the signatures."""
+        said = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in PLACES}
         default = {one.name: one.default for one in fields(self)}
         return ", ".join(f"{name}: {value}" for name, value in said.items() if value != default[name])
 
@@ -148,8 +164,13 @@ class ScorerSettings:
 
 
 def loosely(scorers: Mapping[str, ScorerSettings], primary: str) -> tuple[ScorerSettings, ...]:
-    """The ways of being right: the primary scorer, and whatever the task itself calls loose, or else its loose form."""
+    """The ways of being right: the primary scorer, and whatever the task itself calls loose, or else its loose form.
+
+    None that would run anything: to look at answers runs nothing, and what such a scorer said stands in the records.
+    """
     first = scorers[primary]
+    if first.kind in EXECUTE:
+        return (first,)
     declared = [one for one in scorers.values() if one.loose and (one.compares or one.kind == first.kind)]
     loosened = [replace(first, loose=True)] if first.can_be_loose else []
     return (first, *(declared or loosened))

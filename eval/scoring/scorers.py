@@ -13,8 +13,9 @@ from eval.example import Example
 from eval.scoring.calls import calls_of, names_of, same_arguments, same_calls
 from eval.scoring.citing import cites_precision, cites_recall, context_used
 from eval.scoring.custom import content, python
+from eval.scoring.execution import execution, execution_signature, holds_query, vacuous
 from eval.scoring.instructions import instruction_share, instructions, knows_instructions
-from eval.scoring.kinds import Kind, Scorer, ScorerSettings, loosely
+from eval.scoring.kinds import EXECUTE, Kind, Scorer, ScorerSettings, loosely
 from eval.scoring.ngrams import bleu, bleu_signature, chrf, chrf_signature, gleu, gleu_signature, rouge, rouge_signature
 from eval.scoring.numeric import holds_number, numeric
 from eval.scoring.objects import holds_fields, json_fields, json_format, json_schema
@@ -69,6 +70,10 @@ SCORERS: Final[Mapping[Kind, Callable[[ScorerSettings], Scorer]]] = {
     "tool_call": best_of(same_calls),
     "arguments": best_of(same_arguments),
     "json_fields": json_fields,
+    "ex_strict": execution,
+    "ex_colperm": execution,
+    "ex_spider": execution,
+    "ex_bird": execution,
     "valid_call": valid_call,
     "json_format": json_format,
     "json_schema": json_schema,
@@ -87,6 +92,10 @@ FITS: Final[Mapping[Kind, Callable[[ScorerSettings, Example], None]]] = {
     "json_fields": holds_fields,
     "instructions": knows_instructions,
     "instruction_share": knows_instructions,
+    "ex_strict": holds_query,
+    "ex_colperm": holds_query,
+    "ex_spider": holds_query,
+    "ex_bird": holds_query,
 }
 """What a kind asks of an example beyond gold answers: a ValueError says what is wrong with it."""
 
@@ -146,12 +155,25 @@ def unfit(settings: ScorerSettings, example: Example) -> str | None:
     return None
 
 
+def remarks(scorers: Mapping[str, ScorerSettings], examples: Sequence[Example]) -> list[str]:
+    """What can be scored and says little, in sentences."""
+    found = {name: vacuous(one, examples) for name, one in scorers.items() if one.kind in EXECUTE}
+    return [
+        f"scorers.{name}: {len(ids)} of {len(examples)} gold queries give no row (the first is of {ids[0]!r}), and so "
+        "any query that gives none is right there; a `meta.slice` of their own shows the others without them"
+        for name, ids in found.items()
+        if ids
+    ]
+
+
 def signatures(scorers: Mapping[str, ScorerSettings], examples: Sequence[Example]) -> dict[str, str]:
     """What scores depend on beside settings and gold answers: a library and its version, or the user's own code."""
     found = {}
     for name, one in scorers.items():
         if one.kind == "python":
             found[name] = content(one)
+        elif one.kind in EXECUTE:
+            found[name] = execution_signature(one, examples)
         elif one.kind in SIGNATURES:
             made = SIGNATURES[one.kind](one.kind, examples)
             found |= {"_".join(filter(None, (name, part))): said for part, said in made.items()}

@@ -1,0 +1,1 @@
+"""SQL that nobody trusts, run so that it can harm nothing."""
