@@ -5,6 +5,7 @@ Knows nothing of HTTP, of engines, of who asks, or of how many times a strategy 
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from retrieval.passage import Hit, Query
@@ -32,17 +33,38 @@ def layout(
     A caller's own system message (`query.meta["system_message"]`) stands before ours, in one message, since many chat
     templates take only one.
     """
-    system = "\n\n".join(text for text in (query.meta.get("system_message"), instructions) if text)
+    asked = continued(told(query, instructions))
+    system = asked.meta["system_message"]
     found = [turn for hit in reversed(demonstrations(hits)) for turn in _demonstration(hit)]
     above = [(hit.passage.title, hit.passage.text) for hit in passages(hits)]
     return (
         *([Message("system", system)] if system else []),
         *shots,
         *found,
-        *(query.before if isinstance(query, Conversation) else _history(query.history)),
+        *asked.before,
         Message("user", user_turn(above, query.text, fence)),
-        *(query.after if isinstance(query, Conversation) else ()),
+        *asked.after,
     )
+
+
+def continued(query: Query, *turns: Message) -> Conversation:
+    """The question with turns that it has led to: a strategy that is asked again with them goes on from there.
+
+    >>> [turn.content for turn in layout((), continued(Query("Who?"), Message("assistant", "Odo")), ())]
+    ['Question: Who?', 'Odo']
+    """
+    earlier = query if isinstance(query, Conversation) else Conversation("", before=tuple(_history(query.history)))
+    return Conversation(query.text, query.history, query.meta, earlier.before, (*earlier.after, *turns))
+
+
+def told(query: Query, instructions: str) -> Query:
+    """The question with these instructions before those of whoever lays it out.
+
+    >>> [turn.content for turn in layout((), told(Query("Who?"), "Be kind."), (), "Be brief.")]
+    ['Be kind.\\n\\nBe brief.', 'Question: Who?']
+    """
+    system = "\n\n".join(text for text in (query.meta.get("system_message"), instructions) if text)
+    return replace(query, meta={**query.meta, "system_message": system})
 
 
 def passages(hits: Sequence[Hit]) -> tuple[Hit, ...]:
@@ -65,11 +87,16 @@ def user_turn(passages: Iterable[tuple[str, str]], question: str, fence: bool = 
 
     Passages are untrusted: whatever they say, there are as many as are numbered here, and one question.
     """
-    shown = [f"[S{n}] {_contained(*passage)}" for n, passage in enumerate(passages, start=1)]
+    shown = numbered(passages)
     if fence and shown:
         line = mark(shown, question)
         shown = [NOTICE.format(mark=line), *(f"{line}\n{one}\n{line}" for one in shown)]
     return "".join(f"{one}\n\n" for one in shown) + f"Question: {question}"
+
+
+def numbered(passages: Iterable[tuple[str, str]], first: int = 1) -> list[str]:
+    """The (title, text) passages as a prompt shows them, from `[S1]` on, or from where others ended."""
+    return [f"[S{n}] {_contained(*passage)}" for n, passage in enumerate(passages, start=first)]
 
 
 def shown_in(prompt: Sequence[Message]) -> tuple[str, ...]:

@@ -32,7 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             database.execute("INSERT INTO words VALUES ('owl')")
     with closing(sqlite3.connect(folder / "odd.db")) as database, database:
         database.execute("CREATE TABLE odd (said TEXT)")
-        database.execute("INSERT INTO odd VALUES (CAST(x'41ff42' AS TEXT)), (CAST(x'eda080' AS TEXT)), ('a' || char(0))")
+        database.execute(
+            "INSERT INTO odd VALUES (CAST(x'41ff42' AS TEXT)), (CAST(x'eda080' AS TEXT)), ('a' || char(0))"
+        )
     return folder
 
 

@@ -9,12 +9,19 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from retrieval.retriever import Retriever
+from serve.strategies.arithmetic import Arithmetic
 from serve.strategies.kind import Parts, Strategy
 from serve.strategies.prompted import Prompted
 from serve.strategies.python import Python
+from serve.strategies.react import React
+from serve.strategies.repair import Repair
+from serve.strategies.sql_tool import SqlTool
+from serve.strategies.sql_vote import SqlVote
 from serve.strategies.vote import Vote
 
-Settings: TypeAlias = Annotated[Prompted | Python | Vote, Field(discriminator="kind")]
+Settings: TypeAlias = Annotated[
+    Arithmetic | Prompted | Python | React | Repair | SqlTool | SqlVote | Vote, Field(discriminator="kind")
+]
 """One named strategy of a stack."""
 
 
