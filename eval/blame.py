@@ -18,7 +18,8 @@ from eval.folder import Results, first_answers, planned
 from eval.gold import is_oracle
 from eval.record import Record
 from eval.scoring.calls import calls_of
-from eval.scoring.kinds import loosely
+from eval.scoring.execution import query_of
+from eval.scoring.kinds import EXECUTE, loosely
 from eval.scoring.reading import first_object, loose_field
 from eval.scoring.scorers import SCORERS, abstention
 from eval.task import Example, TaskSettings
@@ -239,16 +240,18 @@ class _Judge:
 
     def __init__(self, task: TaskSettings, examples: tuple[Example, ...]) -> None:
         self._name, self._primary = task.primary, task.scorers[task.primary]
-        # The primary's own scores stand in the records: the user's own code is not run to look at a run.
+        # The primary's own scores stand in the records: neither the user's own code nor SQL is run to look at a run.
         _, *looser = loosely(task.scorers, task.primary)
         self._scorers = tuple(SCORERS[one.kind](one) for one in looser)
+        kind = self._primary.kind
+        self._noted = [name for name, one in task.scorers.items() if one.loose and one.kind == kind and kind in EXECUTE]
         self._abstains = abstention(task.scorers, task.primary, examples)
 
     def right(self, record: Record) -> bool:
         return record.scores[self._name] == 1
 
     def loosely_right(self, example: Example, record: Record) -> bool:
-        if self.right(record):
+        if self.right(record) or any(record.scores.get(name) == 1 for name in self._noted):
             return True
         shown = shown_in(record.prompt)
         return any(score(example, record.text, shown) == 1 for score in self._scorers)
@@ -260,6 +263,8 @@ class _Judge:
     def readable(self, record: Record) -> bool:
         if self._primary.kind in ("tool_call", "arguments"):
             return calls_of(record.text) is not None
+        if self._primary.kind in EXECUTE:
+            return bool(query_of(replace(self._primary, loose=True))(record.text))
         if self._primary.kind == "json_fields":
             return first_object(record.text) is not None
         said = loose_field(record.text, self._primary.json) if self._primary.json else record.text

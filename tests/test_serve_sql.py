@@ -86,7 +86,7 @@ ATTACKS = {
     "many rows": "SELECT a.n FROM number a, number b",
     "10^9 rows to count": "SELECT count(*) FROM number a, number b, number c",
     "10^9 rows to sort": "SELECT a.n FROM number a, number b, number c ORDER BY b.n + c.n",
-    "distinct rows to remember": "SELECT count(*) FROM (SELECT DISTINCT a.n, b.n, c.n FROM number a, number b, number c)",
+    "distinct rows to remember": "SELECT DISTINCT count(*) FROM number a, number b, number c GROUP BY a.n, b.n, c.n",
     "recursion without end": "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r",
     "recursion that remembers": "WITH RECURSIVE r(n) AS (SELECT 1 UNION SELECT n + 1 FROM r) SELECT max(n) FROM r",
     "recursion that doubles": "WITH RECURSIVE r(s) AS (SELECT 'x' UNION ALL SELECT s || s FROM r) SELECT s FROM r",

@@ -30,8 +30,8 @@ INWARD: Final = frozenset(
         (sqlite3.SQLITE_PRAGMA, "page_size"),
     }
 )
-"""What SQLite asks of itself when it opens json_each or a full-text table. A statement that would write to sqlite_master
-it refuses anyway, as the read-only file does. An R-tree asks for more, and cannot be read."""
+"""What SQLite asks of itself when it opens json_each or a full-text table. It refuses a statement that would write to
+sqlite_master anyway, as the read-only file does. An R-tree asks for more, and cannot be read."""
 FORBIDDEN: Final = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"})
 """Functions that reach beyond the database; `fts3_tokenizer` hands out and takes addresses in memory."""
 

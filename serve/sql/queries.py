@@ -14,15 +14,18 @@ DISTINCT: Final = re.compile(rf"({QUOTED}|{COMMENT})|\bdistinct\b", re.DOTALL | 
 ORDER_BY: Final = re.compile(r"\border\s+by\b", re.IGNORECASE)
 BRACKETS: Final = re.compile(r"\([^()]*\)")
 
-FENCE: Final = re.compile(r"```[ \t]*\w*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
-LABEL: Final = re.compile(r"(?:answer|sql|query)\b[* \t]*:[* \t]*", re.IGNORECASE)
-BEGINS: Final = re.compile(r"^\W*?\b(?=(?:select|with)\s)", re.IGNORECASE | re.MULTILINE)
+FENCE: Final = re.compile(r"```[ \t]*(?:sql\w*|\w+[ \t]*\n)?(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+QUERY: Final = r"(?:select\b|values\s*\(|with\s+(?:recursive\s+)?[\w\"`]+\s*(?:\([^)]*\)\s*)?as\b)"
+"""How a query begins, and "With this query we ..." does not."""
+LABEL: Final = re.compile(rf"(?:answer|sql|query)\b[*`\s]*:[*`\s]*(?={QUERY})", re.IGNORECASE)
+BEGINS: Final = re.compile(rf"^\W*?\b(?={QUERY})", re.IGNORECASE | re.MULTILINE)
 STATEMENT: Final = re.compile(rf"(?:{QUOTED}|{COMMENT}|[^;])*+", re.DOTALL)
 
 
 def query_in(text: str) -> str:
     """The query in a reply that says more: after the thoughts, in the last code block, after the last label, or else
-    from the first line that begins as a query does, up to an empty line; and of several statements the first.
+    from the first line that begins as a query does, up to an empty line; and of several statements the first. Empty
+    when there is none.
 
     >>> query_in("I count.\\n```sql\\nSELECT count(*) FROM singer;\\n```\\nThis counts them.")
     'SELECT count(*) FROM singer'
@@ -30,19 +33,15 @@ def query_in(text: str) -> str:
     'SELECT name FROM singer'
     """
     _, _, said = text.rpartition("</think>")
-    blocks = [block for block in FENCE.findall(said) if block.strip()]
+    blocks = [block for block in FENCE.findall(said) if BEGINS.search(block)]
     if blocks:
-        said = blocks[-1]
-    elif labels := list(LABEL.finditer(said)):
-        said = _paragraph(said[labels[-1].end() :])
-    elif begin := BEGINS.search(said):
-        said = _paragraph(said[begin.end() :])
-    found = STATEMENT.match(said.strip())
-    return found[0].strip() if found else ""
-
-
-def _paragraph(text: str) -> str:
-    return re.split(r"\n\s*\n", text.strip(), maxsplit=1)[0]
+        found = blocks[-1]
+    elif begin := next(iter([*LABEL.finditer(said)][::-1]), None) or BEGINS.search(said):
+        found = re.split(r"\n\s*\n", said[begin.end() :], maxsplit=1)[0]
+    else:
+        return ""
+    statement = STATEMENT.match(found.strip())
+    return statement[0].strip() if statement else ""
 
 
 def without_distinct(sql: str) -> str:
