@@ -12,7 +12,7 @@ from typing import Literal
 from retrieval.passage import Query
 from serve.chat import Answer
 from serve.sql.asked import result_of
-from serve.sql.queries import is_ordered
+from serve.sql.queries import is_ordered, query_in
 from serve.strategies.vote import Voting
 
 
@@ -31,4 +31,6 @@ class SqlVote(Voting):
     async def _ballot(self, query: Query, text: str) -> str | None:
         result = await result_of(self.databases, query, text)
         rows = list(map(repr, result.rows))
-        return None if result.error else "\n".join(rows if is_ordered(text) else sorted(rows))
+        if result.error:
+            return None
+        return "\n".join(["in this order:", *rows] if is_ordered(query_in(text)) else sorted(rows))
