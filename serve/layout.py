@@ -33,34 +33,28 @@ def layout(
     A caller's own system message (`query.meta["system_message"]`) stands before ours, in one message, since many chat
     templates take only one.
     """
-    asked = continued(told(query, instructions))
-    system = asked.meta["system_message"]
+    system = instructed(query, instructions).meta["system_message"]
     found = [turn for hit in reversed(demonstrations(hits)) for turn in _demonstration(hit)]
     above = [(hit.passage.title, hit.passage.text) for hit in passages(hits)]
     return (
         *([Message("system", system)] if system else []),
         *shots,
         *found,
-        *asked.before,
+        *earlier(query),
         Message("user", user_turn(above, query.text, fence)),
-        *asked.after,
+        *(query.after if isinstance(query, Conversation) else ()),
     )
 
 
-def continued(query: Query, *turns: Message) -> Conversation:
-    """The question with turns that it has led to: a strategy that is asked again with them goes on from there.
-
-    >>> [turn.content for turn in layout((), continued(Query("Who?"), Message("assistant", "Odo")), ())]
-    ['Question: Who?', 'Odo']
-    """
-    earlier = query if isinstance(query, Conversation) else Conversation("", before=tuple(_history(query.history)))
-    return Conversation(query.text, query.history, query.meta, earlier.before, (*earlier.after, *turns))
+def earlier(query: Query) -> tuple[Message, ...]:
+    """The turns before the question."""
+    return query.before if isinstance(query, Conversation) else tuple(_history(query.history))
 
 
-def told(query: Query, instructions: str) -> Query:
+def instructed(query: Query, instructions: str) -> Query:
     """The question with these instructions before those of whoever lays it out.
 
-    >>> [turn.content for turn in layout((), told(Query("Who?"), "Be kind."), (), "Be brief.")]
+    >>> [turn.content for turn in layout((), instructed(Query("Who?"), "Be kind."), (), "Be brief.")]
     ['Be kind.\\n\\nBe brief.', 'Question: Who?']
     """
     system = "\n\n".join(text for text in (query.meta.get("system_message"), instructions) if text)

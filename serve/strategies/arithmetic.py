@@ -12,7 +12,7 @@ from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.arithmetic import ArithmeticMistake, value
 from serve.chat import Answer, Model
-from serve.layout import told
+from serve.layout import instructed
 from serve.strategies.kind import Kind, Parts, Strategy, prompt
 
 CALCULATION: Final = re.compile(r"<<([^<>=\n]{1,500})(?:=[^<>\n]*)?>>")
@@ -34,7 +34,7 @@ class Arithmetic(Kind):
         ask = parts.strategy(self.of)
 
         async def calculate(query: Query, retriever: Retriever, model: Model) -> Answer:
-            answer = await ask(told(query, prompt("arithmetic", self.instructions)), retriever, model)
+            answer = await ask(instructed(query, prompt("arithmetic", self.instructions)), retriever, model)
             text, calculations, mistakes = worked_out(answer.text)
             notes = {**answer.notes, "calculations": calculations, "mistakes": mistakes}
             return replace(answer, text=text, completion=None, notes=notes)

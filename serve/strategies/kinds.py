@@ -10,17 +10,40 @@ from pydantic import Field
 
 from retrieval.retriever import Retriever
 from serve.strategies.arithmetic import Arithmetic
+from serve.strategies.best_of import BestOf
+from serve.strategies.chain import Chain, Scratchpad
+from serve.strategies.compress import Compress
+from serve.strategies.decompose import Decompose
+from serve.strategies.intent import Intent
 from serve.strategies.kind import Parts, Strategy
 from serve.strategies.prompted import Prompted
 from serve.strategies.python import Python
 from serve.strategies.react import React
 from serve.strategies.repair import Repair
+from serve.strategies.second_look import SecondLook
 from serve.strategies.sql_tool import SqlTool
 from serve.strategies.sql_vote import SqlVote
+from serve.strategies.summarise import Summarise
 from serve.strategies.vote import Vote
 
 Settings: TypeAlias = Annotated[
-    Arithmetic | Prompted | Python | React | Repair | SqlTool | SqlVote | Vote, Field(discriminator="kind")
+    Arithmetic
+    | BestOf
+    | Chain
+    | Compress
+    | Decompose
+    | Intent
+    | Prompted
+    | Python
+    | React
+    | Repair
+    | Scratchpad
+    | SecondLook
+    | SqlTool
+    | SqlVote
+    | Summarise
+    | Vote,
+    Field(discriminator="kind"),
 ]
 """One named strategy of a stack."""
 

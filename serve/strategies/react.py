@@ -16,9 +16,9 @@ from retrieval.passage import Hit, Query
 from retrieval.retriever import Retriever
 from serve.arithmetic import ArithmeticMistake, value
 from serve.chat import Answer, Message, Model
-from serve.layout import continued, layout, numbered, passages
+from serve.layout import layout, numbered, passages
+from serve.passed import Given, continued, tool_hit
 from serve.sql.shown import rows_of, run_on, tables_of
-from serve.strategies.given import Given, given
 from serve.strategies.kind import Kind, Parts, Strategy, prompt
 
 ACTION: Final = re.compile(r"^\W*Action\W*:\W*?(\w+) ?\[(.*)\]\W*$", re.IGNORECASE | re.MULTILINE)
@@ -114,7 +114,7 @@ def _acts(settings: React, query: Query, retriever: Retriever) -> Mapping[str, A
 
     async def calculate(expression: str) -> Acted:
         try:
-            return (given("calculator", expression, str(value(expression))),)
+            return (tool_hit("calculator", expression, str(value(expression))),)
         except ArithmeticMistake as mistake:
             return f"It {mistake}."
 
@@ -123,7 +123,7 @@ def _acts(settings: React, query: Query, retriever: Retriever) -> Mapping[str, A
         result = await run_on(settings.database, statement)
         if result.error:
             return f"It cannot be run: {result.error}."
-        return (given(settings.database.stem, statement, rows_of(result)),)
+        return (tool_hit(settings.database.stem, statement, rows_of(result)),)
 
     every: Mapping[str, Act] = {"search": search, "calculate": calculate, "sql": sql}
     return {name: every[name] for name in settings.actions}

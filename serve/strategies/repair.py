@@ -13,7 +13,7 @@ from pydantic import Field
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Message, Model
-from serve.layout import continued
+from serve.passed import continued
 from serve.sql.asked import result_of
 from serve.sql.runner import Result
 from serve.strategies.kind import Kind, Parts, Strategy, prompt

@@ -14,9 +14,9 @@ from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Model
 from serve.layout import layout
+from serve.passed import Besides, tool_hit
 from serve.sql.queries import query_in
 from serve.sql.shown import is_value, rows_of, run_on, tables_of
-from serve.strategies.given import Given, given
 from serve.strategies.kind import Kind, Parts, Strategy, prompt
 
 
@@ -56,12 +56,12 @@ class SqlTool(Kind):
             messages = layout((), query, (), instructions)
             sql = query_in((await model.chat(messages)).text)
             result = await run_on(self.database, sql)
-            hits = () if result.error else (given(self.database.stem, sql, rows_of(result)),)
+            hits = () if result.error else (tool_hit(self.database.stem, sql, rows_of(result)),)
             if self.form and is_value(result):
                 text = Template(self.form).safe_substitute(value=rows_of(result))
                 said = Answer(text=text, messages=messages, sources=hits)
             else:
-                said = await ask(query, Given(hits, retriever), model)
+                said = await ask(query, Besides(hits, retriever), model)
             return replace(said, notes={**said.notes, "valid_call": float(not result.error)})
 
         return answer

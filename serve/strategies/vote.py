@@ -5,7 +5,7 @@ Knows nothing of what is asked, or of how one answer is made.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal
 
@@ -40,7 +40,7 @@ class Voting(Kind):
         ask = parts.strategy(self.of)
 
         async def vote(query: Query, retriever: Retriever, model: Model) -> Answer:
-            voters = (sampled(model, temperature=self.temperature, ahead=n * APART) for n in range(self.samples))
+            voters = drawn(model, self.samples, self.temperature)
             answers = await asyncio.gather(*(ask(query, retriever, voter) for voter in voters))
             return elected(answers, await self.ballots(query, answers))
 
@@ -55,7 +55,17 @@ class Vote(Voting):
 
     async def ballots(self, query: Query, answers: Sequence[Answer]) -> list[str | None]:
         """The words, whatever their case."""
-        return [" ".join(one.text.casefold().split()) for one in answers]
+        return [ballot(one) for one in answers]
+
+
+def drawn(model: Model, samples: int, temperature: float) -> Iterator[Model]:
+    """The model, so many times, each with seeds of its own."""
+    return (sampled(model, temperature=temperature, ahead=n * APART) for n in range(samples))
+
+
+def ballot(answer: Answer) -> str:
+    """Its words, capitals and spaces apart: what two answers share that say the same."""
+    return " ".join(answer.text.casefold().split())
 
 
 def elected(answers: Sequence[Answer], ballots: Sequence[str | None]) -> Answer:
@@ -67,7 +77,7 @@ def elected(answers: Sequence[Answer], ballots: Sequence[str | None]) -> Answer:
     >>> elected([two, one], [None, None]).notes
     {'confidence': 0.0}
     """
-    counted = Counter(ballot for ballot in ballots if ballot is not None).most_common(1)
-    ballot, votes = counted[0] if counted else (None, 0)
-    chosen = answers[ballots.index(ballot)]
+    counted = Counter(one for one in ballots if one is not None).most_common(1)
+    winner, votes = counted[0] if counted else (None, 0)
+    chosen = answers[ballots.index(winner)]
     return replace(chosen, notes={**chosen.notes, "confidence": votes / len(answers)})
