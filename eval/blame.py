@@ -19,13 +19,13 @@ from eval.gold import is_oracle
 from eval.record import Record
 from eval.scoring.calls import calls_of
 from eval.scoring.kinds import EXECUTE, loosely
-from eval.scoring.queries import query_in
 from eval.scoring.scorers import SCORERS, abstention
 from eval.task import Example, TaskSettings
 from eval.wording import counted
 from serve.combination import GOLD, NONE, Combination
 from serve.layout import shown_in
 from serve.reading import first_object, loose_field
+from serve.sql.queries import query_in
 
 Fault = Literal["run", "form", "retrieval", "company", "reading", "test set", "unknown"]
 Leaf = Literal[

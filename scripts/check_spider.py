@@ -24,7 +24,7 @@ from typing import Any, Final
 from eval.example import Example
 from eval.scoring.execution import RIGHT, verdict
 from eval.scoring.kinds import ScorerSettings
-from eval.scoring.queries import QUOTED
+from serve.sql.queries import QUOTED
 
 LEVELS: Final = ("easy", "medium", "hard", "extra")
 VALUE: Final = re.compile(rf"{QUOTED}|(?<![\w.])-?\d+(?:\.\d+)?(?![\w.])")

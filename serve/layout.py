@@ -5,6 +5,7 @@ Knows nothing of HTTP, of engines, of who asks, or of how many times a strategy 
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from retrieval.passage import Hit, Query
@@ -32,7 +33,7 @@ def layout(
     A caller's own system message (`query.meta["system_message"]`) stands before ours, in one message, since many chat
     templates take only one.
     """
-    system = "\n\n".join(text for text in (query.meta.get("system_message"), instructions) if text)
+    system = instructed(query, instructions).meta["system_message"]
     found = [turn for hit in reversed(demonstrations(hits)) for turn in _demonstration(hit)]
     above = [(hit.passage.title, hit.passage.text) for hit in passages(hits)]
     return (
@@ -48,6 +49,16 @@ def layout(
 def earlier(query: Query) -> tuple[Message, ...]:
     """The turns before the question."""
     return query.before if isinstance(query, Conversation) else tuple(_history(query.history))
+
+
+def instructed(query: Query, instructions: str) -> Query:
+    """The question with these instructions before those of whoever lays it out.
+
+    >>> [turn.content for turn in layout((), instructed(Query("Who?"), "Be kind."), (), "Be brief.")]
+    ['Be kind.\\n\\nBe brief.', 'Question: Who?']
+    """
+    system = "\n\n".join(text for text in (query.meta.get("system_message"), instructions) if text)
+    return replace(query, meta={**query.meta, "system_message": system})
 
 
 def passages(hits: Sequence[Hit]) -> tuple[Hit, ...]:
@@ -70,11 +81,16 @@ def user_turn(passages: Iterable[tuple[str, str]], question: str, fence: bool = 
 
     Passages are untrusted: whatever they say, there are as many as are numbered here, and one question.
     """
-    shown = [f"[S{n}] {_contained(*passage)}" for n, passage in enumerate(passages, start=1)]
+    shown = numbered(passages)
     if fence and shown:
         line = mark(shown, question)
         shown = [NOTICE.format(mark=line), *(f"{line}\n{one}\n{line}" for one in shown)]
     return "".join(f"{one}\n\n" for one in shown) + f"{asks}: {question}"
+
+
+def numbered(passages: Iterable[tuple[str, str]], first: int = 1) -> list[str]:
+    """The (title, text) passages as a prompt shows them, from `[S1]` on, or from where others ended."""
+    return [f"[S{n}] {_contained(*passage)}" for n, passage in enumerate(passages, start=first)]
 
 
 def shown_in(prompt: Sequence[Message]) -> tuple[str, ...]:

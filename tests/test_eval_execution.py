@@ -14,12 +14,12 @@ from eval.example import Example
 from eval.record import RunError
 from eval.scoring.execution import verdict
 from eval.scoring.kinds import Executing, ScorerSettings
-from eval.scoring.queries import is_ordered, query_in, without_distinct
 from eval.scoring.scorers import build, signatures
 from eval.scoring.tables import in_any_order, same_bag, same_rows
 from eval.task import load_task
 from retrieval.files import FileError
 from scripts.check_spider import choices, dev, main
+from serve.sql.queries import is_ordered, query_in, without_distinct
 from serve.sql.runner import Runner
 
 ROOT = Path(__file__).parents[1]

@@ -2,8 +2,11 @@
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -13,7 +16,7 @@ from bm25s.stopwords import STOPWORDS_EN
 from eval.grid import load_grid
 from retrieval.passage import Hit, Passage, Query
 from retrieval.topics import read_topics
-from scripts.pocket.files import SPLITS, make_splits, write_world
+from scripts.pocket.files import SPLITS, make_splits, registers, write_world
 from scripts.pocket.general import ASKED
 from scripts.pocket.lessons import lessons, user_turn
 from scripts.pocket.notices import NOTICES
@@ -177,3 +180,17 @@ def test_the_judgements_of_a_split_are_the_evidence_of_its_questions(tmp_path) -
 
     queries = [json.loads(line)["text"] for line in (folder / "queries.jsonl").read_text().splitlines()]
     assert sorted(queries) == sorted(asked)
+
+
+def test_a_query_on_the_registers_answers_every_question_that_counts(worlds: dict[str, World], tmp_path: Path) -> None:
+    (tmp_path / "registers.sqlite").write_bytes(registers(worlds))
+    columns = {"vessels": "port", "medicines": "shelf"}
+    asked = [question for world in worlds.values() for question in world.questions if question.slice == "count"]
+
+    with closing(sqlite3.connect(tmp_path / "registers.sqlite")) as database:
+        for question in asked:
+            table, value = question.text.split()[2], question.text.rstrip("?").split()[-1]
+            counted = f"SELECT COUNT(*) FROM {table} WHERE {columns[table]} = ?"
+            assert str(database.execute(counted, [value]).fetchone()[0]) == question.answer
+    assert len(asked) > 20
+    assert registers(worlds) == registers(worlds), "the same world writes the same file"

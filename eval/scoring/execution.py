@@ -22,10 +22,10 @@ from typing import Final
 from eval.example import Example
 from eval.record import RunError
 from eval.scoring.kinds import Kind, Scorer, ScorerSettings
-from eval.scoring.queries import is_ordered, query_in, without_distinct
 from eval.scoring.reading import reading
 from eval.scoring.tables import Same, in_any_order, same_bag, same_rows, same_set
 from serve.chat import ServeError
+from serve.sql.queries import is_ordered, query_in, without_distinct
 from serve.sql.runner import Result, database_file, runner_of
 
 RIGHT: Final = "right"

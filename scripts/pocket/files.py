@@ -3,7 +3,9 @@
 The same seed writes the same files. Knows nothing of models; `python -m scripts.pocket.files --seed 0 --out out/demo/world`.
 """
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -14,7 +16,7 @@ from retrieval.console import Parser
 from retrieval.files import write_atomically, write_jsonl
 from scripts.pocket.general import write_general
 from scripts.pocket.notices import NOTICES
-from scripts.pocket.world import Entry, Notice, Question, World, make_world
+from scripts.pocket.world import KINDS, Entry, Notice, Question, World, make_world
 
 SETTINGS: Final = Path(__file__).parent / "settings"
 """stack, task, grid and training-chat settings of the demo; `$name` in them is the demo's name."""
@@ -61,6 +63,20 @@ def corpus_rows(worlds: Mapping[str, World], seed: int) -> list[dict[str, Any]]:
     return rows
 
 
+def registers(worlds: Mapping[str, World]) -> bytes:
+    """The entries of all splits as an SQLite file: a table for each register, for questions that no page answers."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        for kind in KINDS:
+            columns = ("name", "year", *(field.key for field in kind.fields))
+            table = f"{kind.noun}s"
+            database.execute(f"CREATE TABLE {table} (name TEXT, year INTEGER, {' TEXT, '.join(columns[2:])} TEXT)")
+            pages = (page for world in worlds.values() for page in world.documents if isinstance(page, Entry))
+            rows = [(one.name, one.year, *map(dict(one.values).get, columns[2:])) for one in pages if one.kind is kind]
+            database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", sorted(rows, key=str))
+        database.commit()
+        return database.serialize()
+
+
 def question_rows(split: Split, world: World, seed: int) -> Iterator[dict[str, Any]]:
     """Examples in the test-set format; where a slice has too few questions, there are fewer."""
     random = Random(f"questions-{seed}-{split.name}")
@@ -101,6 +117,7 @@ def write_world(seed: int, folder: Path) -> None:
     """Write everything the demo reads; `folder` is `out/NAME/world`, and NAME names its index and adapter too."""
     worlds = make_splits(seed)
     write_jsonl(folder / "corpus.jsonl", corpus_rows(worlds, seed))
+    write_atomically(folder / "registers.sqlite", registers(worlds))
     questions = {split.name: list(question_rows(split, worlds[split.name], seed)) for split in SPLITS}
     for name, rows in questions.items():
         write_jsonl(folder / f"{name}.jsonl", rows)

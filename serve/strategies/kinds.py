@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from retrieval.retriever import Retriever
+from serve.strategies.arithmetic import Arithmetic
 from serve.strategies.best_of import BestOf
 from serve.strategies.chain import Chain, Scratchpad
 from serve.strategies.compress import Compress
@@ -21,15 +22,17 @@ from serve.strategies.kind import Parts, Strategy
 from serve.strategies.prompted import Prompted
 from serve.strategies.python import Python
 from serve.strategies.quote_check import QuoteCheck
+from serve.strategies.react import React
+from serve.strategies.repair import Repair
 from serve.strategies.schema import Schema
 from serve.strategies.second_look import SecondLook
+from serve.strategies.sql_tool import SqlTool
+from serve.strategies.sql_vote import SqlVote
 from serve.strategies.summarise import Summarise
 from serve.strategies.vote import Vote
 
 Settings: TypeAlias = Annotated[
-    Prompted
-    | Python
-    | Vote
+    Arithmetic
     | BestOf
     | Chain
     | Compress
@@ -38,11 +41,18 @@ Settings: TypeAlias = Annotated[
     | FactCheck
     | Fallback
     | Intent
+    | Prompted
+    | Python
     | QuoteCheck
+    | React
+    | Repair
     | Schema
     | Scratchpad
     | SecondLook
-    | Summarise,
+    | SqlTool
+    | SqlVote
+    | Summarise
+    | Vote,
     Field(discriminator="kind"),
 ]
 """One named strategy of a stack."""

@@ -22,15 +22,18 @@ APART: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vote(Kind):
+class Voting(Kind):
     """Self-consistency (Wang et al. 2022, 2203.11171): of `samples` answers, the one most often given."""
 
-    kind: Literal["vote"]
     of: str
     """The strategy that answers each time."""
     samples: Annotated[int, Field(ge=2)] = 5
     temperature: Annotated[float, Field(gt=0)] = 0.7
     """Above 0: at 0 all answers would be one."""
+
+    async def ballots(self, query: Query, answers: Sequence[Answer]) -> list[str | None]:
+        """For each answer what it says, so that two that say the same have the same; None for one that has no vote."""
+        raise NotImplementedError
 
     def build(self, parts: Parts) -> Strategy:
         """Its answer is one of those of `of`, with the share of votes that it had as `confidence`."""
@@ -39,9 +42,20 @@ class Vote(Kind):
         async def vote(query: Query, retriever: Retriever, model: Model) -> Answer:
             voters = drawn(model, self.samples, self.temperature)
             answers = await asyncio.gather(*(ask(query, retriever, voter) for voter in voters))
-            return elected(answers, [ballot(one) for one in answers])
+            return elected(answers, await self.ballots(query, answers))
 
         return vote
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote(Voting):
+    """Answers agree when their words do."""
+
+    kind: Literal["vote"]
+
+    async def ballots(self, query: Query, answers: Sequence[Answer]) -> list[str | None]:
+        """The words, whatever their case."""
+        return [ballot(one) for one in answers]
 
 
 def drawn(model: Model, samples: int, temperature: float) -> Iterator[Model]:
@@ -54,13 +68,16 @@ def ballot(answer: Answer) -> str:
     return " ".join(answer.text.casefold().split())
 
 
-def elected(answers: Sequence[Answer], ballots: Sequence[str]) -> Answer:
-    """The first answer of those with the commonest ballot; of two as common, the one that was first.
+def elected(answers: Sequence[Answer], ballots: Sequence[str | None]) -> Answer:
+    """The first answer of those with the commonest ballot; of two as common, and where nobody votes, the first.
 
     >>> one, two = (Answer(text=text, messages=(), sources=()) for text in ("4", "5"))
     >>> elected([two, one, one], ["5", "4", "4"]).text
     '4'
+    >>> elected([two, one], [None, None]).notes
+    {'confidence': 0.0}
     """
-    ballot, votes = Counter(ballots).most_common(1)[0]
-    chosen = answers[ballots.index(ballot)]
+    counted = Counter(one for one in ballots if one is not None).most_common(1)
+    winner, votes = counted[0] if counted else (None, 0)
+    chosen = answers[ballots.index(winner)]
     return replace(chosen, notes={**chosen.notes, "confidence": votes / len(answers)})
