@@ -1,6 +1,6 @@
 """The front door: `python -m eval init DIR --docs FOLDER --questions FILE | plan GRID [--out DIR] |
 run GRID [--out DIR] | confirm RUN | report RUN [--embedder MODEL] | judge RUN JUDGES | compare RUN RUN |
-gate RUN GATES [--junit FILE]`.
+gate RUN GATES [--junit FILE] | ladder LADDER [--out DIR]`.
 
 Turns what people type into calls, and what goes wrong into sentences.
 """
@@ -19,11 +19,14 @@ from eval.confirm import TEST, confirm
 from eval.energy import read_energy
 from eval.folder import load_results
 from eval.gate import judge, load_gates, show_gates, to_junit
-from eval.grid import load_grid
+from eval.grid import Grid, load_grid
 from eval.init import MODEL, Project, start
 from eval.judging.judge import judge_run
 from eval.judging.settings import load_judges
 from eval.judging.table import section, show_findings
+from eval.ladder import LADDER, is_ladder, load_ladder
+from eval.ladder_page import save_ladder, show_ladder
+from eval.ladder_steps import climb
 from eval.leaks import find_leaks, said
 from eval.payback import trainings
 from eval.plan import plan, read_earlier
@@ -76,12 +79,17 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    grid = load_grid(options.grid)
+    grid = _read(options.grid)
     refuse_test_questions(grid)
     place = ["--out", str(options.out)] if options.out else []
-    command = ["python", "-m", "eval", "run", str(options.grid), *place]
+    command = ["python", "-m", "eval", "ladder" if is_ladder(options.grid) else "run", str(options.grid), *place]
     show_plan(plan(grid, read_earlier(grid, _folder(options))), command, _console())
     return 0
+
+
+def _read(path: Path) -> Grid:
+    """The grid in a file, or that of a ladder."""
+    return load_ladder(path).grid if is_ladder(path) else load_grid(path)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -152,6 +160,14 @@ def _judge(folder: Path, judges: Path) -> int:
     return int(findings.missing > 0)
 
 
+def _ladder(options: argparse.Namespace) -> int:
+    ladder, folder = load_ladder(options.grid), _folder(options)
+    climbed = climb(ladder, run(ladder.grid, folder))
+    save(_analysed(folder), folder)
+    show_ladder(climbed, save_ladder(climbed, folder), _console())
+    return int(climbed.missing > 0)
+
+
 def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
@@ -167,7 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     ahead = commands.add_parser(
         "plan",
         help="what a run would take, and what difference it could see",
-        description="Say what a run would ask and take, and the smallest difference it can show. Asks nothing.",
+        description="Say what a run would ask and take, and the smallest difference it can show. Asks nothing. "
+        "A ladder.yaml will do too.",
         epilog="example: python -m eval plan out/demo/world/grid.yaml --out out/demo",
     )
     ask = commands.add_parser(
@@ -208,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_gate(commands)
     _add_judge(commands)
+    _add_ladder(commands)
     return parser
 
 
@@ -317,6 +335,22 @@ def _add_judge(commands: "argparse._SubParsersAction[Parser]") -> None:
     second.add_argument("folder", type=Path, metavar="RUN", help="the run's folder")
     second.add_argument("judges", type=Path, metavar="JUDGES", help="a judges.yaml")
     second.set_defaults(command=lambda options: _judge(options.folder, options.judges))
+
+
+def _add_ladder(commands: "argparse._SubParsersAction[Parser]") -> None:
+    steps = commands.add_parser(
+        "ladder",
+        help="the steps of a journey, each against the one before",
+        description="Ask every question at every step of a ladder, and draw the staircase beside the published one. "
+        "The same command resumes.",
+        epilog=LADDER,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    steps.add_argument("grid", type=Path, metavar="LADDER", help="a ladder.yaml")
+    steps.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run's folder (default: out/<name of the ladder file>)"
+    )
+    steps.set_defaults(command=_ladder)
 
 
 if __name__ == "__main__":
