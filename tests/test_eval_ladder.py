@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +10,18 @@ import yaml
 
 from eval.__main__ import main
 from eval.folder import Results
-from eval.ladder import Ladder, LadderSettings, Step, compared_with, load_ladder
+from eval.ladder import Ladder, LadderSettings, Step, compared_with, load_ladder, misfits
 from eval.ladder_page import render_ladder
 from eval.ladder_steps import Climb, changed, climb, sentence, to_json
 from eval.summary import clusters, scores, summarise
-from retrieval.files import FileError
+from retrieval.files import FileError, plain, read_yaml
 from retrieval.stats import holm, paired
+from scripts.pocket.files import write_world
 from serve.combination import Combination
+from serve.stack import Stack
 from tests.eval_simulation import grid_of, simulate
-from tests.eval_stub import Stub, planted, serving, write_world
+from tests.eval_stub import Stub, planted, serving
+from tests.eval_stub import write_world as write_stub_world
 
 CHANCES = {"start": 0.3, "better": 0.6, "worse": 0.2, "same": 0.6, "best": 0.85}
 STEPS = (
@@ -166,7 +169,7 @@ def test_the_page_is_one_file_that_asks_for_nothing_and_has_the_figures_of_ladde
 
 
 def test_everything_that_is_wrong_with_a_ladder_is_told_at_once_with_its_line(tmp_path: Path) -> None:
-    write_world(tmp_path, "http://127.0.0.1:1/v1")
+    write_stub_world(tmp_path, "http://127.0.0.1:1/v1")
     path = write_ladder(
         tmp_path,
         {"name": "start", "combination": "base:none:direct"},
@@ -198,7 +201,7 @@ def test_everything_that_is_wrong_with_a_ladder_is_told_at_once_with_its_line(tm
 
 
 def test_a_key_or_a_figure_that_no_ladder_has_is_refused(tmp_path: Path) -> None:
-    write_world(tmp_path, "http://127.0.0.1:1/v1")
+    write_stub_world(tmp_path, "http://127.0.0.1:1/v1")
     path = write_ladder(tmp_path, {"name": "a", "combination": "base:none:direct", "published": 45, "keep": True})
 
     with pytest.raises(FileError) as found:
@@ -209,7 +212,7 @@ def test_a_key_or_a_figure_that_no_ladder_has_is_refused(tmp_path: Path) -> None
 
 
 def test_a_ladder_of_nothing_but_waiting_steps_is_refused(tmp_path: Path) -> None:
-    write_world(tmp_path, "http://127.0.0.1:1/v1")
+    write_stub_world(tmp_path, "http://127.0.0.1:1/v1")
     path = write_ladder(tmp_path, {"name": "a", "needs": "workstation"})
 
     with pytest.raises(FileError, match="there is nothing to run"):
@@ -218,7 +221,7 @@ def test_a_ladder_of_nothing_but_waiting_steps_is_refused(tmp_path: Path) -> Non
 
 def test_the_command_climbs_resumes_and_is_planned_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(Stub(planted({"adapter": 0.5}))) as stub:
-        write_world(tmp_path, stub.url, n=40)
+        write_stub_world(tmp_path, stub.url, n=40)
         path = write_ladder(
             tmp_path,
             {"name": "as it comes", "combination": "base:none:direct", "published": 0.45},
@@ -244,3 +247,57 @@ def test_the_command_climbs_resumes_and_is_planned_for(tmp_path: Path, capsys: p
     assert [step["outcome"] for step in told["steps"]] == ["start", "no gain", "helps", "not run"]
     assert [step["against"] for step in told["steps"]] == ["", "as it comes", "as it comes", ""]
     assert (out / "report.html").exists()
+
+
+ROOT = Path(__file__).parents[1]
+TALK = (
+    ("cosine search", False, 0.45),
+    ("HyDE", True, None),
+    ("fine-tuned embeddings", True, None),
+    ("chunks and what is embedded", False, 0.65),
+    ("re-ranking by a cross-encoder", False, None),
+    ("re-ranking by a rule, the latest first", False, None),
+    ("classification", False, None),
+    ("what is known of the domain", False, 0.85),
+    ("prompt engineering", False, None),
+    ("tool use", False, None),
+    ("query expansion", False, 0.98),
+    ("each part answered by itself", False, None),
+)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "eval/ladders").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_ladder_of_ours_is_one_and_each_of_its_steps_is_compared_with_an_earlier_one(path: Path) -> None:
+    steps = read_yaml(path, LadderSettings).steps
+
+    assert list(misfits(steps, None)) == []
+    assert list(compared_with(steps).values()).count("") == 1
+
+
+@pytest.mark.parametrize("name", ["devday-rag", "icelandic-like"])
+def test_a_workstation_form_has_a_stack_in_which_every_step_that_runs_is_named(name: str) -> None:
+    folder = ROOT / "eval/ladders"
+    settings = read_yaml(folder / f"{name}.yaml", LadderSettings)
+
+    assert list(misfits(settings.steps, Stack.load(folder / settings.stack))) == []
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_world_brings_ladders_for_any_seed_and_one_change_at_a_time(seed: int, tmp_path: Path) -> None:
+    write_world(seed, world := tmp_path / f"demo-{seed}" / "world")
+    rag, icelandic = load_ladder(world / "ladder.yaml"), load_ladder(world / "icelandic.yaml")
+
+    assert [(step.name, step.rejected, step.published) for step in rag.steps] == list(TALK)
+    assert [step.published for step in icelandic.steps] == [0.62, 0.70, 0.87, 0.83]
+    for ladder in (rag, icelandic):
+        steps = {step.name: step for step in ladder.steps}
+        for name, before in compared_with(ladder.steps).items():
+            if before:
+                stack = plain(asdict(ladder.grid.stack))
+                assert len(changed(stack, steps[name].cell, steps[before].cell)) == 1, name
+
+
+def test_both_forms_of_the_retrieval_story_tell_it_alike() -> None:
+    steps = read_yaml(ROOT / "eval/ladders/devday-rag.yaml", LadderSettings).steps
+
+    assert [(step.name, step.rejected, step.published) for step in steps] == list(TALK)
