@@ -1,6 +1,7 @@
 """The front door: `python -m eval init DIR --docs FOLDER --questions FILE | plan GRID [--out DIR] |
 run GRID [--out DIR] | confirm RUN | report RUN [--embedder MODEL] | judge RUN JUDGES | compare RUN RUN |
-gate RUN GATES [--junit FILE] | optimise SEARCH [--out DIR] | worth [RUN] --right S --wrong F`.
+gate RUN GATES [--junit FILE] | ladder LADDER [--out DIR] | optimise SEARCH [--out DIR] |
+worth [RUN] --right S --wrong F`.
 
 Turns what people type into calls, and what goes wrong into sentences.
 """
@@ -18,12 +19,15 @@ from eval.compare import compare, show_changes
 from eval.confirm import TEST, confirm
 from eval.energy import read_energy
 from eval.folder import load_results
-from eval.gate import judge, load_gates, show_gates, to_junit
-from eval.grid import load_grid
+from eval.gate import GATES, judge, load_gates, show_gates, to_junit
+from eval.grid import Grid, load_grid
 from eval.init import MODEL, Project, start
 from eval.judging.judge import judge_run
 from eval.judging.settings import load_judges
 from eval.judging.table import section, show_findings
+from eval.ladder import LADDER, is_ladder, load_ladder
+from eval.ladder_page import save_ladder, show_ladder
+from eval.ladder_steps import climb
 from eval.leaks import find_leaks, said
 from eval.optimise import optimise
 from eval.payback import trainings
@@ -79,12 +83,17 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    grid = load_grid(options.grid)
+    grid = _read(options.grid)
     refuse_test_questions(grid)
     place = ["--out", str(options.out)] if options.out else []
-    command = ["python", "-m", "eval", "run", str(options.grid), *place]
+    command = ["python", "-m", "eval", "ladder" if is_ladder(options.grid) else "run", str(options.grid), *place]
     show_plan(plan(grid, read_earlier(grid, _folder(options))), command, _console())
     return 0
+
+
+def _read(path: Path) -> Grid:
+    """The grid in a file, or that of a ladder."""
+    return load_ladder(path).grid if is_ladder(path) else load_grid(path)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -169,6 +178,14 @@ def _worth(options: argparse.Namespace) -> int:
     return 0
 
 
+def _ladder(options: argparse.Namespace) -> int:
+    ladder, folder = load_ladder(options.grid), _folder(options)
+    climbed = climb(ladder, run(ladder.grid, folder))
+    save(_analysed(folder), folder)
+    show_ladder(climbed, save_ladder(climbed, folder), _console())
+    return int(climbed.missing > 0)
+
+
 def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
@@ -184,7 +201,8 @@ def _parser() -> argparse.ArgumentParser:
     ahead = commands.add_parser(
         "plan",
         help="what a run would take, and what difference it could see",
-        description="Say what a run would ask and take, and the smallest difference it can show. Asks nothing.",
+        description="Say what a run would ask and take, and the smallest difference it can show. Asks nothing. "
+        "A ladder.yaml will do too.",
         epilog="example: python -m eval plan out/demo/world/grid.yaml --out out/demo",
     )
     ask = commands.add_parser(
@@ -227,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_judge(commands)
     _add_worth(commands)
     _add_optimise(commands)
+    _add_ladder(commands)
     return parser
 
 
@@ -274,24 +293,6 @@ def _add_compare(commands: "argparse._SubParsersAction[Parser]") -> None:
     both.add_argument("before", type=Path, metavar="RUN", help="the folder of the first run")
     both.add_argument("after", type=Path, metavar="RUN", help="and of the second")
     both.set_defaults(command=lambda options: _compare(options.before, options.after))
-
-
-GATES: Final = """\
-gates, each of which may be left out:
-
-  combination: base:none:direct          # whom they are for; without it, the best of the run
-  score: {at_least: 0.5}                 # the lower end of its 95 % interval; `bound: value` judges the score itself
-  against_baseline: {loses_at_most: 0.02}
-  against_run: {run: ../before, loses_at_most: 0.02}    # the lower end of the paired difference
-  tokens: {at_most: 900}                 # the mean of an answer
-  latency_p95_s: {at_most: 2}
-  missing: {at_most: 0}                  # answers, in the whole run
-  leaks: block                           # no test question word for word in what the models have seen
-
-Tokens and latency are judged as they are, without an interval. The best of many was lucky too: name the combination.
-One that cannot be judged does not hold. Exit code 0: all hold; 2: one fails; 1: something else is wrong.
-
-example: python -m eval gate out/demo gates.yaml --junit out/demo/gates.xml"""
 
 
 def _add_gate(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -369,6 +370,22 @@ def _add_optimise(commands: "argparse._SubParsersAction[Parser]") -> None:
     better.set_defaults(
         command=lambda options: _optimise(options.search, options.out or Path("out", options.search.stem))
     )
+
+
+def _add_ladder(commands: "argparse._SubParsersAction[Parser]") -> None:
+    steps = commands.add_parser(
+        "ladder",
+        help="the steps of a journey, each against the one before",
+        description="Ask every question at every step of a ladder, and draw the staircase beside the published one. "
+        "The same command resumes.",
+        epilog=LADDER,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    steps.add_argument("grid", type=Path, metavar="LADDER", help="a ladder.yaml")
+    steps.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run's folder (default: out/<name of the ladder file>)"
+    )
+    steps.set_defaults(command=_ladder)
 
 
 if __name__ == "__main__":

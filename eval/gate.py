@@ -35,6 +35,23 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML file may hold, not even escaped."""
 
+GATES: Final = """\
+gates, each of which may be left out:
+
+  combination: base:none:direct          # whom they are for; without it, the best of the run
+  score: {at_least: 0.5}                 # the lower end of its 95 % interval; `bound: value` judges the score itself
+  against_baseline: {loses_at_most: 0.02}
+  against_run: {run: ../before, loses_at_most: 0.02}    # the lower end of the paired difference
+  tokens: {at_most: 900}                 # the mean of an answer
+  latency_p95_s: {at_most: 2}
+  missing: {at_most: 0}                  # answers, in the whole run
+  leaks: block                           # no test question word for word in what the models have seen
+
+Tokens and latency are judged as they are, without an interval. The best of many was lucky too: name the combination.
+One that cannot be judged does not hold. Exit code 0: all hold; 2: one fails; 1: something else is wrong.
+
+example: python -m eval gate out/demo gates.yaml --junit out/demo/gates.xml"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:

@@ -78,11 +78,19 @@ def load_grid(path: Path) -> Grid:
     """Read a grid; relative paths in it are relative to it. FileError has every problem of every file."""
     written = read_yaml(path, GridSettings)
     settings = replace(written, stack=path.parent / written.stack, task=path.parent / written.task)
+    places = lines(path)
+    return assemble(
+        settings,
+        lambda *loaded: (f"{path}:{places[key,]}: {key}: {what}" for key, what in misfits(settings, *loaded)),
+    )
+
+
+def assemble(settings: GridSettings, problems_with: Callable[[Stack | None, Task | None], Iterable[str]]) -> Grid:
+    """The grid with its stack and task; FileError has their problems, and those that the caller finds with the two."""
     problems: list[str] = []
     stack = _or_note(problems, lambda: Stack.load(settings.stack))
     task = _or_note(problems, lambda: load_task(settings.task))
-    places = lines(path)
-    problems += [f"{path}:{places[key,]}: {key}: {what}" for key, what in misfits(settings, stack, task)]
+    problems += problems_with(stack, task)
     if problems or stack is None or task is None:
         raise FileError("\n".join(problems))
     return Grid(settings=settings, stack=stack, task=task, baseline=Combination.parse(settings.baseline))
@@ -111,7 +119,7 @@ def misfits(settings: GridSettings, stack: Stack | None, task: Task | None) -> I
         names: tuple[str, ...] = getattr(settings, key)
         yield from ((key, f"{name!r} is listed twice") for name, times in Counter(names).items() if times > 1)
         if stack is not None:
-            yield from ((key, what) for what in _unknown(names, _offered(stack, key), f"not in {stack.file}"))
+            yield from ((key, what) for what in unknown_names(stack, key, names))
     yield from (
         ("only", what) for what in _unknown(settings.only, _product(settings), "not in the product of the lists")
     )
@@ -127,6 +135,11 @@ def misfits(settings: GridSettings, stack: Stack | None, task: Task | None) -> I
         if name.startswith(AMONG) and name in settings.retrievers:
             what = f"`{name}` always means the evidence among what `{searched(name)}` finds"
             yield "retrievers", f"{what}; give the stack's retriever another name"
+
+
+def unknown_names(stack: Stack, key: str, names: Iterable[str]) -> Iterator[str]:
+    """What is wrong with names that a grid lists under this key: the stack has none such."""
+    return _unknown(names, _offered(stack, key), f"not in {stack.file}")
 
 
 def _offered(stack: Stack, key: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import yaml
 from eval.analysis import Analysis
 from eval.blame import FAULTS, MEANING, WRONG, untold
 from eval.browse import remove_outdated, write_answers
-from eval.confidence import told, worth
+from eval.confidence import told
 from eval.effects import LEVERS
 from eval.folder import Results
 from eval.gold import is_oracle
@@ -88,15 +88,10 @@ def save(analysis: Analysis, folder: Path) -> Path:
 
 def render(analysis: Analysis, scripts: Sequence[str] = ()) -> str:
     """The page; `scripts` bring the answers, without which it says that they are not there."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    pages = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    pages.filters.update(percent=percent, points=points, span=span, chance=chance, number=number, worth=worth)
-    return pages.get_template("report.html.jinja").render(
+    return page(
+        "report.html.jinja",
+        ("report.css", "browse.css"),
         analysis=analysis,
-        css="".join((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "browse.css")),
         scripts=scripts,
         answers=_link,
         **_verdict(analysis),
@@ -109,6 +104,18 @@ def render(analysis: Analysis, scripts: Sequence[str] = ()) -> str:
         **_leaks(analysis),
         **_provenance(analysis),
     )
+
+
+def page(template: str, styles: Sequence[str], **values: Any) -> str:
+    """A page of this room, with its styles inside."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    pages = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters.update(percent=percent, points=points, span=span, chance=chance, number=number, worth=worth)
+    css = "".join((HERE / name).read_text(encoding="utf-8") for name in styles)
+    return pages.get_template(template).render(css=css, **values)
 
 
 def _link(**view: str) -> str:
@@ -139,7 +146,7 @@ def _combinations(analysis: Analysis) -> dict[str, Any]:
         "oracles": oracles,
         "gaps": [row for row in analysis.rows if row.n_infra],
         "stopped": [(row.combination, stopped(row)) for row in analysis.stopped],
-        "axis": _axis([bound for row in (*choices, *oracles) for bound in (row.ci_low, row.ci_high)]),
+        "axis": axis_around([bound for row in (*choices, *oracles) for bound in (row.ci_low, row.ci_high)]),
         "heat": heat if len(heat.slices) > 1 else None,
         "open_rows": OPEN,
         "table": [cells(row) for row in analysis.rows],
@@ -158,7 +165,7 @@ def _levers(analysis: Analysis) -> dict[str, Any]:
     bounds = [bound for one in analysis.effects for bound in (one.estimate.low, one.estimate.high, 0.0)]
     return {
         "effects": {lever: found for lever, found in effects.items() if found},
-        "effect_axis": _axis(bounds),
+        "effect_axis": axis_around(bounds),
         "left": _left(analysis),
         "axes": {size: two_axes(analysis.places, size) for size in (WIDE, NARROW)} if analysis.places else {},
         "wide_size": WIDE,
@@ -266,7 +273,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def _axis(values: Sequence[float]) -> Axis:
+def axis_around(values: Sequence[float]) -> Axis:
     """A scale around the values that begins and ends at a round number; at most ten labels."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     step = next(size for size in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if (high - low) / size <= 7 or size == 0.5)
