@@ -18,7 +18,7 @@ import yaml
 from eval.analysis import Analysis
 from eval.blame import FAULTS, MEANING, WRONG, untold
 from eval.browse import remove_outdated, write_answers
-from eval.confidence import told
+from eval.confidence import told, worth
 from eval.effects import LEVERS
 from eval.folder import Results
 from eval.gold import is_oracle
