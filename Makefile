@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo banking77 xquad test check format readme pocket lock clean
+.PHONY: setup demo banking77 xquad spider test check format readme pocket lock clean
 
 setup: $(READY)
 
@@ -55,6 +55,16 @@ xquad: setup
 	@$(BIN)/python -m scripts.make_sft eval/grids/xquad/sft.yaml
 	@$(LAUNCH) --config train/recipes/xquad.yaml
 	@$(BIN)/python -m eval run eval/grids/xquad.yaml
+
+# Made ready by: python -m scripts.spider FOLDER
+spider: setup
+	@$(BIN)/python -m retrieval build out/spider/data/names.jsonl out/index/spider-names --size 100000 --overlap 0
+	@$(BIN)/python -m retrieval build out/spider/data/train.jsonl out/index/spider-shots
+	@$(BIN)/python -m retrieval build out/spider/data/train.jsonl out/index/spider-shots-masked --view masked
+	@$(BIN)/python -m retrieval build out/spider/data/train.jsonl out/index/spider-shots-sql --view answer
+	@$(BIN)/python -m scripts.make_sft eval/grids/spider/sft.yaml
+	@$(LAUNCH) --config train/recipes/spider.yaml
+	@$(BIN)/python -m eval run eval/grids/spider.yaml
 
 test: setup
 	@$(BIN)/python -m pytest
