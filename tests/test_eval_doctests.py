@@ -7,7 +7,7 @@ import pytest
 
 MODULES = """
 gold init judging.calibration judging.findings judging.metrics judging.model judging.pairwise questions scoring.calls
-plan confidence scoring.citing scoring.numeric scoring.objects scoring.reading scoring.words selective splits task
+plan confidence scoring.numeric scoring.objects scoring.reading scoring.tables scoring.words selective splits task
 wording worth
 """
 
