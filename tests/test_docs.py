@@ -62,8 +62,9 @@ def test_every_command_of_the_docs_is_one_that_exists() -> None:
     said = set(re.findall(r"python -m ([\w.]+)", "".join(page.read_text() for page in PAGES)))
     root = DOCS.parent
 
+    places = {module: root / module.replace(".", "/") for module in said}
     assert [
         module
-        for module in said
-        if not (root / f"{module.replace('.', '/')}.py").exists() and not (root / module / "__main__.py").exists()
+        for module, place in places.items()
+        if not place.with_suffix(".py").exists() and not (place / "__main__.py").exists()
     ] == []
