@@ -15,7 +15,7 @@ from eval.blame import FAULTS, blame, look
 from eval.folder import Results
 from eval.gold import document_of
 from eval.peek import SHOWN, blamed, varied, wrong_answers
-from eval.report import HERE, Axis, render, save
+from eval.report import HERE, Axis, axis_around, render, save
 from eval.summary import summarise, to_csv
 from serve.combination import GOLD, NONE, Combination
 from tests.eval_simulation import grid_of, simulate
@@ -132,9 +132,7 @@ def test_an_answer_that_a_looser_scorer_finds_right_is_blamed_on_its_form(result
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.701, 0.72), (-0.2, 0.83), (0.5, 0.5)])
 def test_an_axis_holds_its_values_between_round_labels(low: float, high: float) -> None:
-    from eval.report import _axis
-
-    axis: Axis = _axis([low, high])
+    axis: Axis = axis_around([low, high])
 
     assert axis.low <= low + 1e-9
     assert axis.high >= high - 1e-9
