@@ -28,8 +28,9 @@ HEAD: Final = """\
 Written by `python -m scripts.techniques {runs}`
 from [techniques.yaml](techniques.yaml) and these runs; no figure is typed. An effect is the paired difference of the
 task's own score against the same combination without the technique, in points of 100, with its 95 % interval,
-uncorrected: of so many rows some will differ by chance. Tokens are what it adds to those of an answer. *Workstation*:
-the embedded model cannot do it, so here only its planted test says that it does what it should.
+uncorrected: of so many rows some will differ by chance. Tokens are what it adds to those of an answer. *Not measured*:
+none of these runs shows it, most often since the embedded model cannot do it and it needs the workstation form; its
+planted test says that it does what it should.
 
 | # | technique | axis | name | effect | tokens | planted test |
 | --: | --- | --- | --- | --- | --- | --- |
@@ -105,7 +106,7 @@ def _line(one: Technique, runs: Mapping[str, Results]) -> str:
     found = [(which, runs[which.run]) for which in one.measured if which.run in runs]
     effects = "<br>".join(_effect(which, results) for which, results in found)
     tokens = "<br>".join(_tokens(which, results) for which, results in found)
-    nothing = one.see or ("not among these runs" if one.measured else "workstation")
+    nothing = one.see or "not measured"
     planted = (
         f"[{Path(one.planted.partition('::')[0]).stem}](../{one.planted.partition('::')[0]})" if one.planted else ""
     )

@@ -8,7 +8,9 @@ import pytest
 from eval.example import Example
 from eval.scoring.kinds import ScorerSettings
 from eval.scoring.scorers import SCORERS
+from retrieval.files import FileError
 from retrieval.passage import Query
+from scripts.techniques import ROWS, load
 from serve.pipeline import _answer
 from serve.strategies.kind import Parts
 from serve.strategies.python import Python
@@ -68,3 +70,23 @@ def test_every_command_of_the_docs_is_one_that_exists() -> None:
         for module, place in places.items()
         if not place.with_suffix(".py").exists() and not (place / "__main__.py").exists()
     ] == []
+
+
+def test_every_technique_has_a_name_or_a_reason_and_a_test_that_exists() -> None:
+    rows = load(DOCS / "techniques.yaml")
+
+    assert [one.id for one in rows] == list(range(1, ROWS + 1))
+    assert [one.id for one in rows if not one.undone and not one.planted] == []
+    assert [one.id for one in rows if one.undone] == [56, 57]
+    written = (DOCS / "techniques.md").read_text()
+    assert [one.technique for one in rows if one.technique not in written] == []
+
+
+def test_a_technique_that_names_no_test_that_exists_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    file = tmp_path / "docs" / "techniques.yaml"
+    file.write_text("techniques: [{id: 1, technique: Magic, axis: C, name: wand, planted: tests/test_magic.py}]\n")
+
+    with pytest.raises(FileError, match="technique 2 is missing") as refused:
+        load(file)
+    assert "technique 1: there is no tests/test_magic.py" in str(refused.value)
