@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.keys import _strategy
 from retrieval.files import FileError
 from retrieval.passage import Query
 from retrieval.retriever import NoRetrieval
@@ -109,3 +110,16 @@ def test_what_ones_own_file_lacks_is_said(tmp_path: Path) -> None:
 
 def test_what_fills_a_place_of_a_prompt_is_not_looked_at_again() -> None:
     assert prompt("", "Cost of $what: $5", what="$what and $more") == "Cost of $what and $more: $5"
+
+
+def test_a_run_is_keyed_by_what_a_strategy_is_made_of_and_not_by_where_it_lies(tmp_path: Path) -> None:
+    def key(folder: str, code: str = MINE, function: str = "answer", samples: int = 5) -> object:
+        file = tmp_path / folder / "mine.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(code)
+        own = Python(kind="python", path=Path(f"{file}:{function}"))
+        return _strategy({"own": own, "vote": Vote(kind="vote", of="own", samples=samples)}, "vote", {})
+
+    assert key("here") == key("there")
+    others = [key("here", code=f"{MINE}\n"), key("here", function="other"), key("here", samples=3)]
+    assert all(other != key("here") for other in others)

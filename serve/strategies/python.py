@@ -28,6 +28,11 @@ class Python(Kind):
         """The file itself."""
         return {"path": parted(self.path)[0]}
 
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Which function it is: a file may hold several, and answers depend on that too."""
+        return {"function": parted(self.path)[1]}
+
     def build(self, _: Parts) -> Strategy:
         """The function. FileError when the file or the function cannot be had."""
         return function(self.path, "async def {name}(query, retriever, model)")
