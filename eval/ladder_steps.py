@@ -168,7 +168,8 @@ def headline(climbed: Climb) -> str:
 def lead(climbed: Climb) -> str:
     """From where to where, here and in the story."""
     story, kept = climbed.ladder.settings.story, [r for r in climbed.rungs if r.row and not r.step.rejected]
-    told = [one.step.published for one in climbed.rungs if one.step.published is not None]
+    bars = [one.step.published for one in climbed.rungs if not one.step.rejected]
+    told = [bar for bar in bars if bar is not None]
     theirs = f" In {story}: from {percent(told[0])} to {percent(told[-1])}." if len(told) > 1 else ""
     if climbed.whole is None or not kept or kept[0].row is None or kept[-1].row is None:
         return f"Answers are missing, so it cannot be said where the journey ends here.{theirs}"
@@ -186,20 +187,20 @@ def sentence(rung: Rung, story: str) -> str:
 
 def next_step(climbed: Climb) -> str:
     """One thing to do now."""
-    story = climbed.ladder.settings.story
     if climbed.missing:
         return f"{counted(climbed.missing, 'answer')} missing: the same command asks only for those."
-    kept = [one for one in climbed.rungs if one.keep is False and not one.step.rejected]
+    under = {one.against for one in climbed.rungs}
+    kept = [one for one in climbed.rungs if one.keep is False and one.step.name in under and not one.step.rejected]
     for outcome in ("hurts", "no gain"):
         if idle := [one.step.name for one in kept if one.outcome == outcome]:
             does = "it hurts" if outcome == "hurts" else "it brought nothing that could be seen"
             return (
-                f"“{idle[0]}” stands under every later step, and here {does}: mark it `rejected: true`, take it out of "
-                "the settings of the steps after it, and run the same command; only what is new is asked."
+                f"“{idle[0]}” stands under the steps after it, and here {does}: mark it `rejected: true`, take it out "
+                "of the settings of the steps after it, and run the same command; only what is new is asked."
             )
     if waiting := [one.step.name for one in climbed.rungs if one.step.needs]:
         return f"not run here: {listed(waiting)}; take away their `needs` where it is met."
-    return f"every step that {story} kept helps here; see whether it does on questions that nobody has looked at."
+    return "nothing that does not help stands under another step; ask questions that nobody has looked at next."
 
 
 def to_json(climbed: Climb) -> dict[str, Any]:

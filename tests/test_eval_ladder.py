@@ -12,7 +12,7 @@ from eval.__main__ import main
 from eval.folder import Results
 from eval.ladder import Ladder, LadderSettings, Step, compared_with, load_ladder, misfits
 from eval.ladder_page import render_ladder
-from eval.ladder_steps import Climb, changed, climb, sentence, to_json
+from eval.ladder_steps import Climb, changed, climb, lead, next_step, sentence, to_json
 from eval.summary import clusters, scores, summarise
 from retrieval.files import FileError, plain, read_yaml
 from retrieval.stats import holm, paired
@@ -84,6 +84,17 @@ def test_where_not_one_score_differs_it_says_so_and_not_that_too_few_questions_w
     assert sentence(rungs[3], "the talk").startswith(
         "a wash changes no score: each of 300 questions scores as with “a gain”."
     )
+
+
+def test_the_storys_journey_ends_with_what_it_kept_and_advice_is_for_steps_that_others_stand_on() -> None:
+    made, apart = climbed(*STEPS), climbed(*STEPS[:2], replace(STEPS[3], against="where it begins", rejected=False))
+    idle = climbed(*STEPS[:2], STEPS[3], replace(STEPS[4], needs="a tool"))
+
+    assert lead(made).endswith("In the talk: from 45.0% to 98.0%.")
+    assert "In the talk" not in lead(climbed(*STEPS[:3]))  # its only other bar is that of a step that it rejected
+    assert next_step(made).startswith("“a wash” stands under the steps after it, and here it brought nothing")
+    assert next_step(idle).startswith("not run here: a tool")
+    assert next_step(apart).startswith("nothing that does not help")
 
 
 def test_a_step_is_compared_with_the_last_kept_one_that_runs_or_with_the_one_it_names() -> None:
