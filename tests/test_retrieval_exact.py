@@ -96,7 +96,8 @@ def test_what_is_taken_is_what_was_given_row_by_row(kind: Kind, rows: list[int],
 
     taken = Vectors.build(matrix, kind).take(np.array(rows, dtype=np.int64))
 
-    assert np.array_equal(taken, kept[rows])
+    # FAISS and NumPy may round a number half-way between two halves to either of them.
+    assert np.allclose(taken, kept[rows], rtol=0.0 if kind == "flat" else 2**-10, atol=0.0)
 
 
 @given(st.lists(st.lists(st.integers(0, 12), max_size=10, unique=True), max_size=4), st.integers(0, 15))
