@@ -22,7 +22,7 @@ from eval.task import Example
 from eval.wording import counted
 from retrieval.console import Parser
 from retrieval.files import FileError, write_jsonl
-from retrieval.passage import Hit, Query, RetrievalError
+from retrieval.passage import Query, RetrievalError
 from retrieval.retriever import Hands
 from scripts.apart import groups, is_test
 from scripts.make_sft import reasons
@@ -35,6 +35,7 @@ from serve.chat import Conversation, Message, ServeError
 from serve.combination import Combination
 from serve.hands import counter
 from serve.layout import passages
+from serve.passed import Given
 from serve.reading import cited_in
 from serve.stack import Stack
 from serve.strategies.kind import Strategy
@@ -208,16 +209,6 @@ def _candidate(talks: Sequence[Talk]) -> Example:
 # --- rows to train on
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A retriever that finds what was found when the question was asked: the index may be another by now."""
-
-    hits: tuple[Hit, ...]
-
-    async def search(self, _: Query) -> tuple[Hit, ...]:
-        return self.hits
-
-
 async def _training(talks: Sequence[Talk], named: Mapping[str, str], stack: Stack, made: Curated) -> list[Row]:
     """A row for each talk whose prompt can be laid out as it was, each prompt and answer once."""
     rows: dict[str, Row] = {}
@@ -227,7 +218,8 @@ async def _training(talks: Sequence[Talk], named: Mapping[str, str], stack: Stac
         if why := _cannot_be_rendered(strategy, stack):
             made.left_out.append(talk.dropped(why))
             continue
-        prompt = (await strategies[strategy](talk.query, Shown(talk.chat.sources), Silent())).messages
+        # What was found when it was asked: the index may be another by now.
+        prompt = (await strategies[strategy](talk.query, Given(talk.chat.sources), Silent())).messages
         messages = [*map(_given, prompt), says(talk.answer)]
         meta = {"id": talk.chat.id, "question": talk.turns[-1], "group": named[talk.chat.id]}
         row = {"messages": messages, "meta": meta | {"combination": talk.chat.combination}}

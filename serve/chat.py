@@ -4,7 +4,7 @@ Knows nothing of HTTP, of engines, or of how a prompt is laid out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Final, Literal, Protocol
 
 from pydantic import ConfigDict
@@ -158,6 +158,14 @@ class Answer:
     """From the question to the answer, retrieval included."""
     search_seconds: float = 0.0
     """The part of them that retrieval took."""
+
+    def noted(self, /, **notes: float) -> "Answer":
+        """The same with these notes besides its own; of one name, the later holds."""
+        return replace(self, notes={**self.notes, **notes})
+
+    def saying(self, text: str) -> "Answer":
+        """The same with another text, so that it is no longer a reply word for word."""
+        return replace(self, text=text, completion=None)
 
 
 class Model(Protocol):

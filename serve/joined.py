@@ -11,6 +11,7 @@ from typing import Any
 from retrieval.passage import Hit
 from serve.chat import Answer
 from serve.layout import MARKER, shown
+from serve.reading import numbers_in
 
 
 def union(answers: Sequence[Answer]) -> tuple[Hit, ...]:
@@ -49,13 +50,9 @@ def as_json(answers: Sequence[Answer], hits: Sequence[Hit], between: str, field:
     whole = {**objects[0], field: between.join(str(one[field]) for one in objects)}
     if cited:
         told = [renumbered(one, hits)[1] for one in answers]
-        pairs = [(n, numbers) for one, numbers in zip(objects, told, strict=True) for n in _numbers(one.get(cited))]
+        pairs = [(n, numbers) for one, numbers in zip(objects, told, strict=True) for n in numbers_in(one.get(cited))]
         whole[cited] = sorted({numbers.get(n, 0) for n, numbers in pairs})
     return json.dumps(whole, ensure_ascii=False)
-
-
-def _numbers(value: Any) -> list[int]:
-    return [one for one in value if isinstance(one, int)] if isinstance(value, list) else []
 
 
 def _object(text: str) -> dict[str, Any]:

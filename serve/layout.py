@@ -35,7 +35,7 @@ def layout(
     """
     system = instructed(query, instructions).meta["system_message"]
     found = [turn for hit in reversed(demonstrations(hits)) for turn in _demonstration(hit)]
-    above = [(hit.passage.title, hit.passage.text) for hit in passages(hits)]
+    above = titled(passages(hits))
     return (
         *([Message("system", system)] if system else []),
         *shots,
@@ -69,6 +69,11 @@ def passages(hits: Sequence[Hit]) -> tuple[Hit, ...]:
 def demonstrations(hits: Sequence[Hit]) -> tuple[Hit, ...]:
     """The hits that are worked examples: shown as earlier turns."""
     return tuple(hit for hit in hits if is_worked(hit.passage.meta))
+
+
+def titled(hits: Sequence[Hit]) -> list[tuple[str, str]]:
+    """The (title, text) of each, as a prompt shows them."""
+    return [(hit.passage.title, hit.passage.text) for hit in hits]
 
 
 def shown(hits: Sequence[Hit]) -> tuple[Hit, ...]:

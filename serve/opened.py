@@ -18,7 +18,7 @@ from serve.combination import NONE
 from serve.hands import counter
 from serve.stack import Stack
 from serve.strategies.kind import Strategy
-from serve.strategies.kinds import build, searched_by
+from serve.strategies.kinds import build, needed, searched_by
 
 Lend = Callable[[Retriever], Retriever]
 """A retriever -> what is lent in its place."""
@@ -57,7 +57,7 @@ class Opened:
         for name in known:
             if searched_by(known, name).intersection(changed):
                 with _noted(problems):
-                    strategies[name] = build(known, retrievers)[name]
+                    strategies[name] = build(needed(known, [name]), retrievers)[name]
         for sentence in problems:
             _logger.warning("%s. Until it changes again, what was open before answers.", sentence)
         return replace(self, retrievers=retrievers, strategies=strategies, pointers=now)

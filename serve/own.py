@@ -15,9 +15,8 @@ def parted(place: Path) -> tuple[Path, str]:
     return Path(file), name
 
 
-def function(place: Path, signature: str) -> Callable[..., Any]:
-    """The function at this place; FileError when it cannot be had. `signature` tells how it is to be defined."""
-    file, name = parted(place)
+def function(file: Path, name: str, signature: str) -> Callable[..., Any]:
+    """The function of this name; FileError when it cannot be had. `signature` tells how it is to be defined."""
     # Not imported: two folders may each have a mine.py, and an edited one must not come from a cache.
     space: dict[str, Any] = {"__name__": file.stem, "__file__": str(file)}
     text = read_text(file)

@@ -10,16 +10,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.retriever import Retriever
-from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError, Unavailable, Usage
+from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError, Unavailable
 from serve.combination import BASE, Combination
 from serve.hands import WRITING, Writer
+from serve.heard import Heard
 from serve.layout import shown
 from serve.meter import Meter, metered
 from serve.opened import Lend, Opened, alone, open_all
@@ -148,14 +149,14 @@ class Pipeline:
 
 async def _answer(strategy: Strategy, query: Query, retriever: Retriever, model: Model) -> Answer:
     started = time.perf_counter()
-    counted = _Counted(model)
+    heard = Heard(model)
     with metered() as besides:
         found_by = _Clocked(retriever, besides)
-        answer = await strategy(query, found_by, counted)
+        answer = await strategy(query, found_by, heard)
     return replace(
         answer,
-        usage=counted.usage + besides.usage,
-        steps=tuple(counted.written) if len(counted.written) > 1 else (),
+        usage=sum((reply.usage for reply in heard.replies), besides.usage),
+        steps=tuple(reply.text for reply in heard.replies) if len(heard.replies) > 1 else (),
         seconds=time.perf_counter() - started + besides.seconds,
         search_seconds=found_by.seconds,
     )
@@ -202,25 +203,6 @@ class _Clocked:
             return await self.retriever.search(query)
         finally:
             self.seconds += time.perf_counter() + self.besides.seconds - started
-
-
-@dataclass(slots=True)
-class _Counted:
-    """A model whose tokens are added up, however often a strategy asks it, and whose words are kept."""
-
-    model: Model
-    usage: Usage = field(default_factory=Usage)
-    written: list[str] = field(default_factory=list)
-
-    @property
-    def sampling(self) -> Sampling:
-        return self.model.sampling
-
-    async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
-        reply = await self.model.chat(messages, sampling)
-        self.usage += reply.usage
-        self.written.append(reply.text)
-        return reply
 
 
 @dataclass(frozen=True, slots=True)

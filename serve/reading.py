@@ -53,9 +53,12 @@ def cited_in(text: str) -> set[int]:
     >>> cited_in('{"answer": "Oslo", "sources": [1, 3]}'), cited_in("Oslo [S2].")
     ({1, 3}, {2})
     """
-    listed = (first_object(text) or {}).get("sources")
-    numbers = [n for n in listed if isinstance(n, int)] if isinstance(listed, list) else []
-    return {*numbers, *map(int, MARKER.findall(text))}
+    return {*numbers_in((first_object(text) or {}).get("sources")), *map(int, MARKER.findall(text))}
+
+
+def numbers_in(value: Any) -> list[int]:
+    """The whole numbers of a list; none of what is no list."""
+    return [one for one in value if isinstance(one, int)] if isinstance(value, list) else []
 
 
 def sentences(question: str, text: str) -> list[str]:

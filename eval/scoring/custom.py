@@ -18,7 +18,7 @@ from serve.own import function, parted
 def python(settings: ScorerSettings) -> Scorer:
     """The function; ValueError when the file or the function cannot be had."""
     file, name = _place(settings)
-    judge = function(settings.path or Path(), "{name}(example, text, shown)")
+    judge = function(file, name, "{name}(example, text, shown)")
 
     def score(example: Example, text: str, shown: Sequence[str]) -> float:
         try:

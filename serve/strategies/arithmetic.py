@@ -5,7 +5,7 @@ of how the answer is made.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from retrieval.passage import Query
@@ -36,8 +36,7 @@ class Arithmetic(Kind):
         async def calculate(query: Query, retriever: Retriever, model: Model) -> Answer:
             answer = await ask(instructed(query, prompt("arithmetic", self.instructions)), retriever, model)
             text, calculations, mistakes = worked_out(answer.text)
-            notes = {**answer.notes, "calculations": calculations, "mistakes": mistakes}
-            return replace(answer, text=text, completion=None, notes=notes)
+            return answer.saying(text).noted(calculations=calculations, mistakes=mistakes)
 
         return calculate
 

@@ -51,9 +51,7 @@ class BestOf(Kind):
             different = [first[words] for words, _ in Counter(map(ballot, answers)).most_common()]
             grades = await asyncio.gather(*(graded(one) for one in different))
             best = max(grades)
-            notes = {"confidence": best, "different": float(len(different))}
-            chosen = different[grades.index(best)]
-            return replace(chosen, notes={**chosen.notes, **notes})
+            return different[grades.index(best)].noted(confidence=best, different=float(len(different)))
 
         return best_of
 

@@ -5,7 +5,7 @@ one call: here the last call is any other strategy, in its own format, and reads
 Knows nothing of what the steps are about.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -69,7 +69,7 @@ class Scratchpad(Kind):
             answer = await ask(after, Given(hits), model)
             text = spoken(answer.text)
             hidden = len(after.before[-1].content.split()) + len(answer.text.split()) - len(text.split())
-            return replace(answer, text=text, completion=None, notes={**answer.notes, "hidden": float(hidden)})
+            return answer.saying(text).noted(hidden=float(hidden))
 
         return scratchpad
 

@@ -4,7 +4,7 @@ Knows nothing of how an answer is checked.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -39,8 +39,8 @@ class Checked(Kind):
         """The answer, or what is said instead; its `confidence` is the share that stands, 0 where there is nothing."""
         share = sum(stands) / len(stands) if stands else 0.0
         blocked = share < self.threshold
-        noted = replace(answer, notes={**answer.notes, **notes, "confidence": share, "blocked": float(blocked)})
-        return replace(noted, text=self.instead, completion=None) if blocked else noted
+        noted = answer.noted(**notes, confidence=share, blocked=float(blocked))
+        return noted.saying(self.instead) if blocked else noted
 
 
 def _bare(text: str) -> str:

@@ -4,13 +4,13 @@ Knows nothing of what is done with a confidence: see `fallback`, and `eval`'s se
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
-from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError
+from serve.chat import Answer, Model, Reply, ServeError
+from serve.heard import Heard
 from serve.sampled import asking
 from serve.strategies.kind import Kind, Parts, Strategy
 
@@ -31,10 +31,10 @@ class Confident(Kind):
         ask = parts.strategy(self.of)
 
         async def confident(query: Query, retriever: Retriever, model: Model) -> Answer:
-            heard = _Heard(asking(model, logprobs=True))
+            heard = Heard(asking(model, logprobs=True))
             answer = await ask(query, retriever, heard)
             said = [one for one in heard.replies if answer.text in one.text] or heard.replies
-            return replace(answer, notes={**answer.notes, "confidence": likelihood(said[-1]) if said else 0.0})
+            return answer.noted(confidence=likelihood(said[-1]) if said else 0.0)
 
         return confident
 
@@ -47,19 +47,3 @@ def likelihood(reply: Reply) -> float:
     if reply.text and not reply.logprobs:
         raise ServeError("the server tells no log-probabilities (`logprobs`), and `confident` is made of them")
     return math.exp(math.fsum(reply.logprobs) / len(reply.logprobs)) if reply.logprobs else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """A model whose replies are kept."""
-
-    model: Model
-    replies: list[Reply] = field(default_factory=list)
-
-    @property
-    def sampling(self) -> Sampling:
-        return self.model.sampling
-
-    async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
-        self.replies.append(reply := await self.model.chat(messages, sampling))
-        return reply

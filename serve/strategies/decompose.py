@@ -62,12 +62,11 @@ class Decompose(Kind):
             reply = await model.chat(layout((), query, (), instructions))
             asked = lines(reply.text, self.most)
             if len(asked) < 2:
-                answer = await ask(query, retriever, model)
-                return replace(answer, notes={**answer.notes, "parts": 1.0})
+                return (await ask(query, retriever, model)).noted(parts=1.0)
             answers = await asyncio.gather(*(ask(replace(query, text=part), retriever, model) for part in asked))
             said = told(query, [(part, answer.text) for part, answer in zip(asked, answers, strict=True)])
             answer = await whole(said, Given(union(answers)), model) if whole else self._joined(said, answers)
-            return replace(answer, notes={**answer.notes, "parts": float(len(asked))})
+            return answer.noted(parts=float(len(asked)))
 
         return decompose
 

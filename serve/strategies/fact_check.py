@@ -10,7 +10,7 @@ from typing import Literal
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Message, Model
-from serve.layout import passages, user_turn
+from serve.layout import passages, titled, user_turn
 from serve.reading import sentences
 from serve.sampled import one_of, sampled
 from serve.strategies.checked import Checked
@@ -36,7 +36,7 @@ class FactCheck(Checked):
             answer = await ask(query, retriever, model)
             if self.abstains(answer.text):
                 return self.judged(answer, [True], claims=0)
-            above = [(hit.passage.title, hit.passage.text) for hit in passages(answer.sources)]
+            above = titled(passages(answer.sources))
             claims = sentences(query.text, self.value(answer.text)) if above else []
             verifier = one_of(sampled(model, temperature=0.0), ("yes", "no"))
             replies = await asyncio.gather(

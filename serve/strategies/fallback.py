@@ -47,10 +47,10 @@ class Fallback(Kind):
             if "confidence" not in answer.notes:
                 raise ServeError(f"{self.of!r} states no confidence to fall back by; make it of `confident` or `vote`")
             if answer.notes["confidence"] >= self.threshold:
-                return replace(answer, notes={**answer.notes, "fallback": 0.0})
+                return answer.noted(fallback=0.0)
             if second is None:
-                return replace(answer, text=self.words, notes={**answer.notes, "fallback": 1.0}, completion=None)
+                return answer.saying(self.words).noted(fallback=1.0)
             other = await second(query, retriever, model)
-            return replace(other, notes={**answer.notes, **other.notes, "fallback": 1.0})
+            return replace(other, notes=answer.notes).noted(**other.notes).noted(fallback=1.0)
 
         return fallback

@@ -4,27 +4,18 @@ Knows nothing of what the kinds mean, or of how any is answered.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
-from serve.chat import SAMPLING, Answer, Model, Sampling
+from serve.chat import Answer, Model
 from serve.layout import layout
 from serve.passed import spoken
+from serve.sampled import one_of
 from serve.strategies.kind import Kind, Parts, Strategy, prompt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OneOf(Sampling):
-    """The reply can be nothing but one of these; a server that cannot constrain its model ignores it."""
-
-    choice: tuple[str, ...]
-
-    def as_sent(self) -> dict[str, Any]:
-        return {**Sampling.as_sent(self), "structured_outputs": {"choice": list(self.choice)}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +42,10 @@ class Intent(Kind):
         instructions = prompt("intent", self.instructions, labels=", ".join(routes))
 
         async def intent(query: Query, retriever: Retriever, model: Model) -> Answer:
-            own = {name: getattr(model.sampling, name) for name in SAMPLING}
-            reply = await model.chat(layout((), query, (), instructions), OneOf(**own, choice=tuple(routes)))
+            reply = await one_of(model, tuple(routes)).chat(layout((), query, (), instructions))
             label = named(reply.text, tuple(routes))
             answer = await (routes[label] if label else otherwise)(query, retriever, model)
-            return replace(answer, notes={**answer.notes, "routed": float(bool(label))})
+            return answer.noted(routed=float(bool(label)))
 
         return intent
 

@@ -35,4 +35,4 @@ class Python(Kind):
 
     def build(self, _: Parts) -> Strategy:
         """The function. FileError when the file or the function cannot be had."""
-        return function(self.path, "async def {name}(query, retriever, model)")
+        return function(*parted(self.path), "async def {name}(query, retriever, model)")

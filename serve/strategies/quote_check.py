@@ -3,7 +3,7 @@
 By comparing strings, without asking a model again; knows nothing of what a quote means.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from retrieval.passage import Query
@@ -30,7 +30,7 @@ class QuoteCheck(Checked):
             if self.abstains(answer.text):
                 return self.judged(answer, [True], quotes=0, found=0)
             text = answer.text
-            shown = [f"{hit.passage.title}\n{hit.passage.text}" for hit in passages(answer.sources)]
+            shown = [hit.passage.searchable for hit in passages(answer.sources)]
             made = [Quote(self.value(text), None, text)] if self.json else quotes(text)
             found = [stands_in(one.words, _looked_at(one, text, shown)) for one in made]
             kept = self.judged(answer, found, quotes=len(made), found=sum(found))
@@ -50,4 +50,4 @@ def without(answer: Answer, made: list[Quote], found: list[bool]) -> Answer:
     text = answer.text
     for quote in (one for one, stands in zip(made, found, strict=True) if not stands):
         text = text.replace(quote.written, "[...]")
-    return replace(answer, text=text, completion=None)
+    return answer.saying(text)

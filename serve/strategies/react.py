@@ -16,7 +16,7 @@ from retrieval.passage import Hit, Query
 from retrieval.retriever import Retriever
 from serve.arithmetic import ArithmeticMistake, value
 from serve.chat import Answer, Message, Model
-from serve.layout import layout, numbered, passages
+from serve.layout import layout, numbered, passages, titled
 from serve.passed import Given, continued, tool_hit
 from serve.sql.shown import rows_of, run_on, tables_of
 from serve.strategies.kind import Kind, Parts, Strategy, prompt
@@ -63,7 +63,7 @@ class React(Kind):
         async def react(query: Query, retriever: Retriever, model: Model) -> Answer:
             trail = await self._walk(query, _acts(self, query, retriever), model, instructions)
             answer = await ask(query, Given(tuple(trail.found)), model)
-            return replace(answer, notes={**answer.notes, **trail.notes})
+            return answer.noted(**trail.notes)
 
         return react
 
@@ -145,7 +145,7 @@ async def _done(trail: Trail, action: re.Match[str] | None, acts: Mapping[str, A
     new = [hit for hit in came if hit.passage not in known]
     first = len(trail.found) + 1
     trail.found += new
-    told = numbered(((hit.passage.title, hit.passage.text) for hit in new), first)
+    told = numbered(titled(new), first)
     return "Observation:\n" + ("\n\n".join(told) or "Only passages that you have seen.")
 
 

@@ -51,9 +51,8 @@ class Repair(Kind):
                 asked = continued(asked, Message("assistant", answer.text), note)
                 answer = await ask(asked, retriever, model)
                 wrong = self._wrong(await result_of(self.databases, query, answer.text))
-            notes = {**answer.notes, "retries": retries, "error": float(bool(wrong))}
             # What the answer rests on is what the first prompt showed: the later ones end in our note.
-            return replace(answer, messages=first.messages, notes=notes)
+            return replace(answer, messages=first.messages).noted(retries=retries, error=float(bool(wrong)))
 
         return repair
 

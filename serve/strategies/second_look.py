@@ -34,12 +34,7 @@ class SecondLook(Kind):
             reply = await model.chat((*first.messages, Message("assistant", first.text), again))
             text = spoken(reply.text) or first.text
             # Its prompt stays that of the first call: the last that showed passages, above the question.
-            return replace(
-                first,
-                text=text,
-                finish_reason=reply.finish_reason,
-                completion=None,
-                notes={**first.notes, "changed": float(text != first.text)},
-            )
+            answer = replace(first.saying(text), finish_reason=reply.finish_reason)
+            return answer.noted(changed=float(text != first.text))
 
         return second_look

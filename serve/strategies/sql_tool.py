@@ -5,7 +5,7 @@ how the answer is made.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Literal
@@ -62,6 +62,6 @@ class SqlTool(Kind):
                 said = Answer(text=text, messages=messages, sources=hits)
             else:
                 said = await ask(query, Besides(hits, retriever), model)
-            return replace(said, notes={**said.notes, "valid_call": float(not result.error)})
+            return said.noted(valid_call=float(not result.error))
 
         return answer

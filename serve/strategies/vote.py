@@ -6,7 +6,7 @@ Knows nothing of what is asked, or of how one answer is made.
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -79,5 +79,4 @@ def elected(answers: Sequence[Answer], ballots: Sequence[str | None]) -> Answer:
     """
     counted = Counter(one for one in ballots if one is not None).most_common(1)
     winner, votes = counted[0] if counted else (None, 0)
-    chosen = answers[ballots.index(winner)]
-    return replace(chosen, notes={**chosen.notes, "confidence": votes / len(answers)})
+    return answers[ballots.index(winner)].noted(confidence=votes / len(answers))
