@@ -4,7 +4,6 @@ Draws sets from what there is to show, names what it makes, and writes strategie
 knows nothing of scores: which answers were right, it is told.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from itertools import product
@@ -12,9 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, Literal
 
-import yaml
-
-from retrieval.files import FileError, plain, read_jsonl, write_atomically, write_jsonl
+from retrieval.files import FileError, read_jsonl, to_yaml, write_atomically, write_jsonl
 from retrieval.masking import masked
 from retrieval.worked import ANSWER, ASKED, corpus_row
 from serve.stack import Stack
@@ -141,7 +138,7 @@ def write_candidates(stack: Stack, start: str, tried: Sequence[Candidate], folde
             write_jsonl(demonstrations, [shown.chat for shown in one.shown])
         strategies[one.name] = one.strategy(settings, demonstrations.resolve())
     path = folder / "candidates.yaml"
-    write_atomically(path, spelt(_as_written(stack, strategies), folder))
+    write_atomically(path, to_yaml(_as_written(stack, strategies), folder))
     return path
 
 
@@ -153,8 +150,8 @@ def write_strategy(stack: Stack, start: str, found: Candidate, folder: Path) -> 
         write_jsonl(demonstrations, [shown.chat for shown in found.shown])
     made = found.strategy(lean(stack.strategies[start]), demonstrations.resolve())
     strategies = {name: lean(one) for name, one in stack.strategies.items()} | {"optimised": made}
-    write_atomically(folder / "stack.yaml", spelt(_as_written(stack, strategies), folder))
-    write_atomically(folder / "strategy.yaml", spelt({"optimised": made}, folder))
+    write_atomically(folder / "stack.yaml", to_yaml(_as_written(stack, strategies), folder))
+    write_atomically(folder / "strategy.yaml", to_yaml({"optimised": made}, folder))
 
 
 def lean(settings: Any) -> Any:
@@ -165,13 +162,6 @@ def lean(settings: Any) -> Any:
     if isinstance(settings, Mapping):
         return {key: lean(value) for key, value in settings.items()}
     return [*map(lean, settings)] if isinstance(settings, list | tuple) else settings
-
-
-def spelt(content: Any, folder: Path) -> str:
-    """YAML for a file in this folder: its paths are relative to it."""
-    home = folder.resolve()
-    written = plain(content, lambda path: os.path.relpath(path, home))
-    return yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _as_written(stack: Stack, strategies: Mapping[str, Written]) -> Written:

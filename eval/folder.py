@@ -9,7 +9,6 @@ Knows nothing of how answers are made, or of statistics.
 """
 
 import json
-import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
@@ -18,7 +17,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
-import yaml
 from pydantic import ConfigDict
 
 from eval.gold import is_oracle
@@ -29,7 +27,7 @@ from eval.repeats import averaged
 from eval.scoring.scorers import build, signatures
 from eval.screening import Race, Screening, by_lot, screen
 from eval.task import Example, TaskSettings, read_examples
-from retrieval.files import STRICT, plain, read_yaml, write_atomically, write_jsonl
+from retrieval.files import STRICT, read_yaml, to_yaml, write_atomically, write_jsonl
 from retrieval.files import locked as held_alone
 from serve.combination import Combination
 from serve.layout import shown_in
@@ -254,23 +252,17 @@ def _rescored(grid: Grid, records: list[Record]) -> list[Record]:
 
 
 def _config(grid: Grid, keys: Keys, folder: Path) -> str:
-    home = folder.resolve()
     model = Path(grid.stack.model)
-    stack = replace(grid.stack, model=os.path.relpath(model, home) if model.is_dir() else grid.stack.model)
+    stack = asdict(grid.stack) | {"model": model if model.is_dir() else grid.stack.model}
     settings = {
         "grid": asdict(grid.settings),
         "task": asdict(grid.task.settings),
-        "stack": {key: value for key, value in asdict(stack).items() if key != "file"},
+        "stack": {key: value for key, value in stack.items() if key != "file"},
         "versions": dict(_versions()),
         "keys": asdict(keys),
         "signatures": signatures(grid.task.settings.scorers, grid.task.examples),
     }
-
-    def relative(path: Path) -> str:
-        """To the run's folder, so that it may move with what it names."""
-        return os.path.relpath(path, home)
-
-    return yaml.safe_dump(plain(settings, relative), sort_keys=False, allow_unicode=True, width=120)
+    return to_yaml(settings, folder)
 
 
 def _versions() -> Iterator[tuple[str, str]]:

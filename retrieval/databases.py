@@ -108,15 +108,24 @@ def read_database(path: Path, characters: int, style: Style = STYLE) -> Iterator
 
 def read_tables(path: Path) -> tuple[Table, ...]:
     """The tables of a database, in the order in which they were made; views, and SQLite's own tables, are left out."""
-    wal = path.with_name(f"{path.name}-wal")
-    if wal.exists() and wal.stat().st_size:
+    if wal := pending(path):
         raise FileError(f"{path}: has changes in {wal.name} that are not yet in it: close the program that writes them")
-    # Immutable: not even a lock or a shared memory file appears beside it.
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+    with closing(sqlite3.connect(as_it_lies(path), uri=True)) as database:
         database.text_factory = partial(str, encoding="utf-8", errors="replace")
         database.execute("PRAGMA trusted_schema = OFF")
         names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid").fetchall()
         return tuple(_table(database, name) for (name,) in names if not name.startswith("sqlite_"))
+
+
+def pending(path: Path) -> Path | None:
+    """The file beside a database with changes that are not yet in it, if there is one."""
+    wal = path.with_name(f"{path.name}-wal")
+    return wal if wal.exists() and wal.stat().st_size else None
+
+
+def as_it_lies(path: Path) -> str:
+    """The address to open a database by for reading: immutable, so that not even a lock appears beside it."""
+    return f"{path.resolve().as_uri()}?mode=ro&immutable=1"
 
 
 def _table(database: sqlite3.Connection, name: str) -> Table:

@@ -171,6 +171,13 @@ def plain(value: Any, spelt: Callable[[Path], str] = str) -> Any:
     return spelt(value) if isinstance(value, Path) else value
 
 
+def to_yaml(content: Any, folder: Path) -> str:
+    """YAML for a file in this folder: its paths are relative to it, so that it may move with what it names."""
+    home = folder.resolve()
+    written = plain(content, lambda path: os.path.relpath(path, home))
+    return yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=120)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write beside, flush to disk, rename: a reader sees the old file or the new one, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +262,7 @@ def _sentence(path: Path, root: yaml.Node | None, kind: type, problem: Any) -> s
         tag, known = problem["ctx"]["tag"], problem["ctx"]["expected_tags"].replace("'", "").split(", ")
         near = get_close_matches(tag, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(known)}"
-        return f"{where}: there is no {problem['ctx']['discriminator'].strip(chr(39))} {tag!r}; {hint}"
+        return f"{where}: there is no {problem['ctx']['discriminator'][1:-1]} {tag!r}; {hint}"
     return f"{where}: {problem['msg']}"
 
 

@@ -214,7 +214,7 @@ class Widened:
             # The better of the two hits grows; whatever else it now reaches is part of it.
             wide[wide.index(same[0])] = replace(same[0], passage=passage)
             wide = [one for one in wide if one not in same[1:]]
-        return tuple(replace(hit, rank=rank) for rank, hit in enumerate(wide, start=1))
+        return steps.ranked(wide)
 
     def _around(self, passage: Passage) -> tuple[int, int]:
         """From where to where in its document."""

@@ -105,7 +105,7 @@ def distinct(hits: Sequence[Hit], similarity: float = SIMILAR) -> tuple[Hit, ...
         pieces, numbers = shingles(hit.passage.text), frozenset(re.findall(r"\d+", hit.passage.text))
         if all(numbers != theirs or jaccard(pieces, those) < similarity for _, those, theirs in kept):
             kept.append((hit, pieces, numbers))
-    return _renumbered([hit for hit, _, _ in kept])
+    return ranked([hit for hit, _, _ in kept])
 
 
 def within(hits: Sequence[Hit], tokens: int, count: Callable[[str], int]) -> tuple[Hit, ...]:
@@ -196,5 +196,6 @@ def _spread(numbers: Sequence[float]) -> list[float]:
     return [(number - low) / (high - low) if high > low else 0.0 for number in numbers]
 
 
-def _renumbered(hits: Sequence[Hit]) -> tuple[Hit, ...]:
+def ranked(hits: Sequence[Hit]) -> tuple[Hit, ...]:
+    """The hits, ranked in this order."""
     return tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1))

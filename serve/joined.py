@@ -5,10 +5,10 @@ Knows nothing of models, or of how a question is split.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from retrieval.passage import Hit
+from retrieval.steps import ranked
 from serve.chat import Answer
 from serve.layout import MARKER, shown
 from serve.reading import numbers_in
@@ -20,8 +20,7 @@ def union(answers: Sequence[Answer]) -> tuple[Hit, ...]:
     for answer in answers:
         for hit in answer.sources:
             found.setdefault(_key(hit), hit)
-    hits = shown(tuple(found.values()))
-    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1))
+    return ranked(shown(tuple(found.values())))
 
 
 def renumbered(answer: Answer, hits: Sequence[Hit]) -> tuple[str, Mapping[int, int]]:

@@ -4,10 +4,11 @@ Knows nothing of what is asked, or of any kind of strategy.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from retrieval.passage import Hit, Passage, Query
 from retrieval.retriever import Retriever, Step
+from retrieval.steps import ranked
 from serve.chat import Conversation, Message
 from serve.layout import earlier
 
@@ -30,8 +31,7 @@ class Besides:
     retriever: Retriever
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
-        hits = (*self.hits, *await self.retriever.search(query))
-        return tuple(replace(hit, rank=n) for n, hit in enumerate(hits, start=1))
+        return ranked((*self.hits, *await self.retriever.search(query)))
 
 
 @dataclass(frozen=True, slots=True)

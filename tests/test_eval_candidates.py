@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.candidates import Candidate, Shown, candidates, draw, lean, nearest, read_chats, spelt
-from retrieval.files import FileError
+from eval.candidates import Candidate, Shown, candidates, draw, lean, nearest, read_chats
+from retrieval.files import FileError, to_yaml
 from serve.stack import EngineSettings
 from tests.eval_stub import write_rows
 
@@ -104,7 +104,7 @@ def test_settings_are_written_without_their_defaults_and_with_relative_paths(tmp
     written = lean({"engine": EngineSettings(max_model_len=512), "shots": (tmp_path / "shots.jsonl",)})
 
     assert written == {"engine": {"max_model_len": 512}, "shots": [tmp_path / "shots.jsonl"]}
-    assert yaml.safe_load(spelt(written, tmp_path / "out"))["shots"] == ["../shots.jsonl"]
+    assert yaml.safe_load(to_yaml(written, tmp_path / "out"))["shots"] == ["../shots.jsonl"]
 
 
 def test_chats_are_shown_as_they_are_and_what_is_none_is_refused(tmp_path: Path) -> None:

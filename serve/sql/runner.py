@@ -23,6 +23,7 @@ from queue import LifoQueue
 from threading import Timer
 from typing import Any, Final
 
+from retrieval.databases import as_it_lies, pending
 from serve.chat import ServeError
 from serve.sql import child
 from serve.sql.child import Limits as Limits
@@ -50,8 +51,7 @@ def database_file(folder: Path, name: str) -> Path:
     found = next((folder / place for place in places if (folder / place).is_file()), None)
     if found is None or Path(name).name != name:
         raise ServeError(f"{folder}: there is no database {name!r} here (looked for {', '.join(places)})")
-    waiting = found.with_name(f"{found.name}-wal")
-    if waiting.exists() and waiting.stat().st_size:
+    if waiting := pending(found):
         raise ServeError(f"{waiting}: has changes that are not in {found.name} yet; close the program that writes them")
     return found
 
@@ -74,7 +74,7 @@ class Runner:
 
     def run_now(self, database: str, sql: str) -> Result:
         """What the statement gives; ServeError when there is no such database."""
-        uri = f"{database_file(self.folder, database).resolve().as_uri()}?mode=ro&immutable=1"
+        uri = as_it_lies(database_file(self.folder, database))
         worker = self._idle.get()
         try:
             return worker.ask(uri, sql)
