@@ -39,19 +39,19 @@ class Index:
     words: Words
     embedder: Embedder
 
-    async def nearest(self, text: str, k: int, rows: Mask | None = None) -> Ranking:
-        """The k rows, of those allowed, whose vectors are nearest to the text's; every row is near to some degree."""
-        vector = await self._vector(text)
+    async def nearest(self, query: Query, k: int, rows: Mask | None = None) -> Ranking:
+        """The k rows, of those allowed, with the vectors nearest to the question's; every row is near to some degree."""
+        vector = await self._vector(query)
         return await asyncio.to_thread(self.vectors.search, vector, k, rows)
 
-    async def matching(self, text: str, k: int, rows: Mask | None = None) -> Ranking:
-        """The k rows, of those allowed, that share the most telling words with the text; none where none is shared."""
-        return await asyncio.to_thread(self.words.search, self._asked(text), k, rows)
+    async def matching(self, query: Query, k: int, rows: Mask | None = None) -> Ranking:
+        """The k rows, of those allowed, that share the most telling words with the question; none that share none."""
+        return await asyncio.to_thread(self.words.search, self._asked(query), k, rows)
 
-    async def scores(self, text: str, rows: NDArray[np.int64]) -> tuple[Matrix, Matrix]:
+    async def scores(self, query: Query, rows: NDArray[np.int64]) -> tuple[Matrix, Matrix]:
         """The cosine and the BM25 score of each of these rows."""
-        vector = await self._vector(text)
-        words = await asyncio.to_thread(self.words.scores, self._asked(text))
+        vector = await self._vector(query)
+        words = await asyncio.to_thread(self.words.scores, self._asked(query))
         return self.vectors.take(rows) @ vector, words[rows]
 
     def rows(self, keeps: Callable[[Mapping[str, Any]], bool]) -> Mask:
@@ -62,15 +62,12 @@ class Index:
     def hits(self, ranking: Ranking) -> tuple[Hit, ...]:
         return tuple(Hit(self.passages[row], score, rank) for rank, (row, score) in enumerate(ranking, start=1))
 
-    def asked(self, query: Query) -> str:
-        """The question as it is searched for here; what is hidden already stays as it is."""
+    def _asked(self, query: Query) -> str:
+        """The question as it is searched for here."""
         return asked(self.manifest.inputs.settings.view, query)
 
-    def _asked(self, text: str) -> str:
-        return self.asked(Query(text))
-
-    async def _vector(self, text: str) -> Matrix:
-        return await self.embedder.question(self._asked(text))
+    async def _vector(self, query: Query) -> Matrix:
+        return await self.embedder.question(self._asked(query))
 
 
 def open_index(path: Path) -> Index:

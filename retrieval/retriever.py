@@ -91,7 +91,7 @@ class Composed:
 
     async def _ranking(self, query: Query) -> Ranking:
         queries, rows = await asyncio.gather(self.asks(query), self.allowed(query))
-        rankings = await asyncio.gather(*(self.first.rank(self.first.index.asked(one), rows) for one in queries))
+        rankings = await asyncio.gather(*(self.first.rank(one, rows) for one in queries))
         return _one(self.merge, rankings, self.first.k)
 
 

@@ -29,9 +29,9 @@ class Search:
     k: int
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
-        return self.index.hits(await self.rank(query.text))
+        return self.index.hits(await self.rank(query))
 
-    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
+    async def rank(self, query: Query, rows: Mask | None = None) -> Ranking:
         """The best k rows, of those allowed."""
         raise NotImplementedError
 
@@ -39,15 +39,15 @@ class Search:
 class Dense(Search):
     """Passages that mean something similar: the nearest vectors."""
 
-    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
-        return await self.index.nearest(text, self.k, rows)
+    async def rank(self, query: Query, rows: Mask | None = None) -> Ranking:
+        return await self.index.nearest(query, self.k, rows)
 
 
 class Lexical(Search):
     """Passages that use the same words: BM25. Finds fewer than k where fewer share a word."""
 
-    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
-        return await self.index.matching(text, self.k, rows)
+    async def rank(self, query: Query, rows: Mask | None = None) -> Ranking:
+        return await self.index.matching(query, self.k, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +57,22 @@ class Hybrid(Search):
     weight: float | None = None
     """The share of the dense score in a convex combination; None fuses by rank, which needs no tuning."""
 
-    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
+    async def rank(self, query: Query, rows: Mask | None = None) -> Ranking:
         depth = max(DEPTH, 2 * self.k)
-        rankings = await asyncio.gather(self.index.nearest(text, depth, rows), self.index.matching(text, depth, rows))
+        rankings = await asyncio.gather(self.index.nearest(query, depth, rows), self.index.matching(query, depth, rows))
         if self.weight is None:
             return fuse(rankings, self.k)
         candidates = np.unique([row for ranking in rankings for row, _ in ranking]).astype(np.int64)
-        dense, lexical = await self.index.scores(text, candidates)
+        dense, lexical = await self.index.scores(query, candidates)
         return [(int(candidates[place]), score) for place, score in convex(dense, lexical, self.weight, self.k)]
 
 
 class Random(Search):
     """The control arm: any k passages, the same for the same question. A search that is worth its tokens beats it."""
 
-    async def rank(self, text: str, rows: Mask | None = None) -> Ranking:
+    async def rank(self, query: Query, rows: Mask | None = None) -> Ranking:
         allowed = range(len(self.index.passages)) if rows is None else np.flatnonzero(rows).tolist()
-        return [(row, 0.0) for row in random.Random(text).sample(allowed, min(self.k, len(allowed)))]
+        return [(row, 0.0) for row in random.Random(query.text).sample(allowed, min(self.k, len(allowed)))]
 
 
 KINDS: Final[Mapping[Kind, type[Search]]] = {"dense": Dense, "lexical": Lexical, "hybrid": Hybrid, "random": Random}

@@ -150,15 +150,13 @@ async def _candidates_of(index: Index, topic: Topic) -> Candidates:
     """Both searches, as far down as hybrid search looks for ten documents."""
     k = passages_for(10, index.passages)
     depth = max(DEPTH, 2 * k)
-    dense, lexical = await asyncio.gather(
-        index.nearest(topic.query.text, depth), index.matching(topic.query.text, depth)
-    )
+    dense, lexical = await asyncio.gather(index.nearest(topic.query, depth), index.matching(topic.query, depth))
     rows = np.unique([row for row, _ in (*dense, *lexical)]).astype(np.int64)
 
     def documents(ranking: Ranking) -> tuple[str, ...]:
         return tuple(dict.fromkeys(index.passages[row].document for row, _ in ranking))
 
-    near, matching = await index.scores(topic.query.text, rows)
+    near, matching = await index.scores(topic.query, rows)
     return Candidates(
         topic=topic,
         documents=tuple(index.passages[row].document for row in rows),

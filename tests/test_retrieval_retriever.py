@@ -100,7 +100,7 @@ def test_parts_are_searched_each_and_take_turns(path: Path, index: Index) -> Non
 
     hits = found(path, "d1 and d6?", Hands(write=write), k=4, expand={"kind": "parts"})
 
-    rankings = [asyncio.run(index.matching(text, 4)) for text in ("d1", "d6")]
+    rankings = [asyncio.run(index.matching(Query(text), 4)) for text in ("d1", "d6")]
     assert [hit.passage for hit in hits] == [index.passages[row] for row, _ in interleave(rankings, 4)]
     assert len(asked) == 1
     assert asked[0].endswith("Question: d1 and d6?")
@@ -112,7 +112,7 @@ def test_rewordings_are_fused_with_the_question(path: Path, index: Index) -> Non
 
     hits = found(path, "d1", Hands(write=write), kind="dense", k=5, expand={"kind": "multi", "n": 2})
 
-    rankings = [asyncio.run(index.nearest(text, 5)) for text in ("d1", "d2 true", "d3 true")]
+    rankings = [asyncio.run(index.nearest(Query(text), 5)) for text in ("d1", "d2 true", "d3 true")]
     assert [hit.passage for hit in hits] == [index.passages[row] for row, _ in fuse(rankings, 5)]
 
 

@@ -75,7 +75,7 @@ def test_a_question_alone_is_searched_for_as_ever(path: Path, kind: Kind) -> Non
 @pytest.mark.parametrize("kind", ["dense", "lexical", "hybrid"])
 def test_in_a_conversation_both_searches_take_turns(path: Path, kind: Kind) -> None:
     index = open_index(path)
-    rankings = [asyncio.run(KINDS[kind](index, 4).rank(text)) for text in ("d3 true\nd8", "d8")]
+    rankings = [asyncio.run(KINDS[kind](index, 4).rank(Query(text))) for text in ("d3 true\nd8", "d8")]
 
     hits = found(path, Query("d8", TALK), kind=kind, k=4)
 
