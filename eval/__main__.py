@@ -83,10 +83,10 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    grid = _read(options.grid)
+    grid = _read(options.file)
     refuse_test_questions(grid)
     place = ["--out", str(options.out)] if options.out else []
-    command = ["python", "-m", "eval", "ladder" if is_ladder(options.grid) else "run", str(options.grid), *place]
+    command = ["python", "-m", "eval", "ladder" if is_ladder(options.file) else "run", str(options.file), *place]
     show_plan(plan(grid, read_earlier(grid, _folder(options))), command, _console())
     return 0
 
@@ -97,7 +97,7 @@ def _read(path: Path) -> Grid:
 
 
 def _run(options: argparse.Namespace) -> int:
-    grid, folder = load_grid(options.grid), _folder(options)
+    grid, folder = load_grid(options.file), _folder(options)
     results = run(grid, folder)
     _report(folder)
     if missing := sum(map(results.missing, results.records)):
@@ -136,7 +136,7 @@ def _analysed(folder: Path, embedder: str = "") -> Analysis:
 def _folder(options: argparse.Namespace) -> Path:
     """The run's folder."""
     chosen: Path | None = options.out
-    return chosen or Path("out", options.grid.stem)
+    return chosen or Path("out", options.file.stem)
 
 
 def _compare(before: Path, after: Path) -> int:
@@ -156,8 +156,9 @@ def _gate(options: argparse.Namespace) -> int:
     return 2 if judgement.failed else 0
 
 
-def _optimise(search: Path, folder: Path) -> int:
-    outcome = optimise(load_search(search), folder)
+def _optimise(options: argparse.Namespace) -> int:
+    folder = _folder(options)
+    outcome = optimise(load_search(options.file), folder)
     print("\n".join(outcome.sentences))
     print(f"Strategy: {folder / 'strategy.yaml'}" if outcome.holds else f"Candidates: {folder / 'candidates.yaml'}")
     return 0
@@ -179,7 +180,7 @@ def _worth(options: argparse.Namespace) -> int:
 
 
 def _ladder(options: argparse.Namespace) -> int:
-    ladder, folder = load_ladder(options.grid), _folder(options)
+    ladder, folder = load_ladder(options.file), _folder(options)
     climbed = climb(ladder, run(ladder.grid, folder))
     save(_analysed(folder), folder)
     show_ladder(climbed, save_ladder(climbed, folder), _console())
@@ -212,10 +213,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m eval run out/demo/world/grid.yaml --out out/demo",
     )
     for command, does in ((ahead, _plan), (ask, _run)):
-        command.add_argument("grid", type=Path, metavar="GRID", help="a grid.yaml")
-        command.add_argument(
-            "--out", type=Path, metavar="DIR", help="the run's folder (default: out/<name of the grid file>)"
-        )
+        _takes(command, "grid", "run")
         command.set_defaults(command=does)
     once = commands.add_parser(
         "confirm",
@@ -247,6 +245,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_optimise(commands)
     _add_ladder(commands)
     return parser
+
+
+def _takes(command: Parser, noun: str, made: str) -> None:
+    """The file that a command reads, and where it keeps what is made of it."""
+    command.add_argument("file", type=Path, metavar=noun.upper(), help=f"a {noun}.yaml")
+    where = f"the {made}'s folder (default: out/<name of the {noun} file>)"
+    command.add_argument("--out", type=Path, metavar="DIR", help=where)
 
 
 INIT: Final = """\
@@ -363,13 +368,8 @@ def _add_optimise(commands: "argparse._SubParsersAction[Parser]") -> None:
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    better.add_argument("search", type=Path, metavar="SEARCH", help="a search.yaml")
-    better.add_argument(
-        "--out", type=Path, metavar="DIR", help="the search's folder (default: out/<name of the search file>)"
-    )
-    better.set_defaults(
-        command=lambda options: _optimise(options.search, options.out or Path("out", options.search.stem))
-    )
+    _takes(better, "search", "search")
+    better.set_defaults(command=_optimise)
 
 
 def _add_ladder(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -381,10 +381,7 @@ def _add_ladder(commands: "argparse._SubParsersAction[Parser]") -> None:
         epilog=LADDER,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    steps.add_argument("grid", type=Path, metavar="LADDER", help="a ladder.yaml")
-    steps.add_argument(
-        "--out", type=Path, metavar="DIR", help="the run's folder (default: out/<name of the ladder file>)"
-    )
+    _takes(steps, "ladder", "run")
     steps.set_defaults(command=_ladder)
 
 

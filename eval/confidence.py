@@ -26,8 +26,7 @@ from eval.selective import (
 )
 from eval.summary import Row, clusters
 from eval.task import Stakes
-from eval.wording import p_value, percent
-from retrieval.stats import Estimate
+from eval.wording import p_value, percent, within
 from serve.combination import Combination
 
 NOTE: Final = "confidence"
@@ -71,7 +70,7 @@ def told(one: Stated) -> Iterator[str]:
         yield (
             f"{one.combination} is right more often where it is surer: of the surest "
             f"{percent(half.answered.estimate.value)} of its answers {percent(half.right.value)} are "
-            f"({_interval(half.right)}), of all {everything}."
+            f"({within(half.right.low, half.right.high)}), of all {everything}."
         )
     elif skill.high < 0:
         yield f"{one.combination} is surest where it is wrong: what it states as its confidence misleads."
@@ -139,7 +138,3 @@ def _thinned(shares: Sequence[float]) -> Iterator[tuple[float, float]]:
     n = len(shares)
     for place in dict.fromkeys(round(k * (n - 1) / (DRAWN - 1)) for k in range(DRAWN)):
         yield (place + 1) / n, float(shares[place])
-
-
-def _interval(share: Estimate) -> str:
-    return f"{100 * share.low:.1f} to {100 * share.high:.1f}"

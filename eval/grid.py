@@ -74,6 +74,24 @@ def searches(cells: Iterable[Combination]) -> tuple[Combination, ...]:
     return tuple(replace(cell, retriever=searched(cell.retriever)) for cell in cells)
 
 
+def exactly(names: Sequence[str], stack: Path, task: Path) -> GridSettings:
+    """A grid of these combinations and no others, of which the first is the baseline.
+
+    What cannot be read as a combination stands in `only` alone, where `misfits` finds it.
+    """
+    parts = [name.split(":") for name in names if name.count(":") == 2] or [[BASE, NONE, NONE]]
+    adapters, retrievers, strategies = (tuple(dict.fromkeys(column)) for column in zip(*parts, strict=True))
+    return GridSettings(
+        stack=stack,
+        task=task,
+        adapters=adapters,
+        retrievers=retrievers,
+        strategies=strategies,
+        only=tuple(dict.fromkeys(names)),
+        baseline=next(iter(names), ":".join(parts[0])),
+    )
+
+
 def load_grid(path: Path) -> Grid:
     """Read a grid; relative paths in it are relative to it. FileError has every problem of every file."""
     written = read_yaml(path, GridSettings)

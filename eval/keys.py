@@ -98,7 +98,7 @@ def _cells(stack: Stack, cells: tuple[Combination, ...]) -> dict[str, str]:
         **{name: fingerprint(path) if path.is_dir() else name for name, path in stack.adapters.items()},
     }
     retrievers = {NONE: [], GOLD: [], **{name: _retriever(settings) for name, settings in stack.retrievers.items()}}
-    strategies = {name: _strategy(stack.strategies, name, retrievers) for name in stack.strategies}
+    strategies = _strategies(stack.strategies, retrievers)
     return {
         str(cell): _digest(
             [model, adapters[cell.adapter], retrievers[searched(cell.retriever)], strategies[cell.strategy]]
@@ -124,16 +124,17 @@ def _retriever(settings: RetrieverSettings) -> list[Any]:
     return [said]
 
 
-def _strategy(named: Mapping[str, Settings], name: str, retrievers: Mapping[str, list[Any]]) -> list[Any]:
-    """The strategy and those that it is made of: settings, the content of what they read, and what they search."""
-    return [
-        [
+def _strategies(named: Mapping[str, Settings], retrievers: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Each strategy and those that it is made of: settings, the content of what they read, and what they search."""
+    said = {
+        name: [
             asdict(one) | {setting: fingerprint(path) for setting, path in one.files.items() if path.exists()},
             one.prompts,
-            [retrievers[name] for name in one.retrievers],
+            [retrievers[found] for found in one.retrievers],
         ]
-        for one in needed(named, [name]).values()
-    ]
+        for name, one in named.items()
+    }
+    return {name: [said[part] for part in needed(named, [name])] for name in named}
 
 
 def _layout() -> str:

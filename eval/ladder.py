@@ -7,7 +7,7 @@ Refuses everything wrong with the ladder, its stack and its task at once. Knows 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
@@ -15,7 +15,7 @@ import yaml
 from pydantic import ConfigDict, Field
 
 from eval.gold import is_oracle
-from eval.grid import Grid, GridSettings, assemble, unknown_names
+from eval.grid import Grid, GridSettings, assemble, exactly, unknown_names
 from retrieval.files import STRICT, read_text, read_yaml
 from serve.chat import ServeError
 from serve.combination import Combination
@@ -169,16 +169,8 @@ def _unanswerable(step: Step, stack: Stack | None) -> Iterator[str]:
 def _grid(settings: LadderSettings, here: Path) -> GridSettings:
     """The grid of the steps that run, in their order; what cannot be read as a combination is left to `misfits`."""
     names = [step.combination for step in settings.steps if not step.needs]
-    split = [name.split(":") for name in names if name.count(":") == 2] or [["base", "none", "none"]]
-    adapters, retrievers, strategies = (tuple(dict.fromkeys(column)) for column in zip(*split, strict=True))
-    return GridSettings(
-        stack=here / settings.stack,
-        task=here / settings.task,
-        adapters=adapters,
-        retrievers=retrievers,
-        strategies=strategies,
-        only=tuple(dict.fromkeys(names)),
-        baseline=names[0] if names else "base:none:none",
+    return replace(
+        exactly(names, here / settings.stack, here / settings.task),
         concurrency=settings.concurrency,
         price_per_hour=settings.price_per_hour,
         repeats=settings.repeats,

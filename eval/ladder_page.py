@@ -16,7 +16,7 @@ from rich.text import Text
 from eval.ladder_steps import Climb, Outcome, Rung, headline, lead, next_step, sentence, to_json
 from eval.plots import NARROW, WIDE, to_svg
 from eval.report import axis_around, page
-from eval.wording import chance, number, percent, points, span
+from eval.wording import chance, number, percent, points, span, within
 from retrieval.files import write_atomically
 from retrieval.stats import ALPHA
 
@@ -155,7 +155,7 @@ def _figures(rung: Rung) -> dict[str, str]:
         "story": "rejected" if step.rejected else "kept",
         "published": "" if step.published is None else percent(step.published),
         "score": percent(row.score) if row else lacking,
-        "its interval": f"{100 * row.ci_low:.1f} to {100 * row.ci_high:.1f}" if row else "",
+        "its interval": within(row.ci_low, row.ci_high) if row else "",
         "points": points(change.estimate.value) if change else "",
         "their interval": span(change.estimate) if change else "",
         "p Holm": "" if math.isnan(rung.p_holm) else chance(rung.p_holm),

@@ -146,8 +146,13 @@ def _moved(results: Results, after: Combination, before: Combination) -> dict[st
     return {name: count for name, count in net.items() if count} if len(net) > 1 else {}
 
 
+def _kept(rungs: Sequence[Rung]) -> list[tuple[Rung, Row]]:
+    """The steps that the story kept and that run here, with their figures."""
+    return [(one, one.row) for one in rungs if one.row and not one.step.rejected]
+
+
 def _whole(rungs: Sequence[Rung], results: Results) -> Difference | None:
-    kept = [one.step.cell for one in rungs if one.row and not one.step.rejected]
+    kept = [rung.step.cell for rung, _ in _kept(rungs)]
     if len(kept) < 2 or results.missing(kept[0]) or results.missing(kept[-1]):
         return None
     return difference(results, kept[-1], kept[0])
@@ -167,16 +172,16 @@ def headline(climbed: Climb) -> str:
 
 def lead(climbed: Climb) -> str:
     """From where to where, here and in the story."""
-    story, kept = climbed.ladder.settings.story, [r for r in climbed.rungs if r.row and not r.step.rejected]
+    story, kept = climbed.ladder.settings.story, [row for _, row in _kept(climbed.rungs)]
     bars = [one.step.published for one in climbed.rungs if not one.step.rejected]
     told = [bar for bar in bars if bar is not None]
     theirs = f" In {story}: from {percent(told[0])} to {percent(told[-1])}." if len(told) > 1 else ""
-    if climbed.whole is None or not kept or kept[0].row is None or kept[-1].row is None:
+    if climbed.whole is None:
         return f"Answers are missing, so it cannot be said where the journey ends here.{theirs}"
     gain = f"{points(climbed.whole.estimate.value)} points, 95% interval {span(climbed.whole.estimate)}"
     return (
-        f"With every step that {story} kept and that runs here, from {percent(kept[0].row.score)} to "
-        f"{percent(kept[-1].row.score)} ({gain}).{theirs}"
+        f"With every step that {story} kept and that runs here, from {percent(kept[0].score)} to "
+        f"{percent(kept[-1].score)} ({gain}).{theirs}"
     )
 
 

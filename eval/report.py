@@ -106,13 +106,12 @@ def render(analysis: Analysis, scripts: Sequence[str] = ()) -> str:
     )
 
 
-def page(template: str, styles: Sequence[str], **values: Any) -> str:
-    """A page of this room, with its styles inside."""
+def page(template: str, styles: Sequence[str], beside: Path = HERE, **values: Any) -> str:
+    """A page with styles of this room inside, whose template lies in this room or `beside` another program."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    pages = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    loader = FileSystemLoader(beside)
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters.update(percent=percent, points=points, span=span, chance=chance, number=number, worth=worth)
     css = "".join((HERE / name).read_text(encoding="utf-8") for name in styles)
     return pages.get_template(template).render(css=css, **values)

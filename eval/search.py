@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import ConfigDict, Field
 
 from eval.candidates import VARIED, Way
-from eval.grid import GridSettings, misfits
+from eval.grid import GridSettings, exactly, misfits
 from eval.task import Task, load_task
 from eval.wording import counted, listed
 from retrieval.files import STRICT, FileError, read_yaml
@@ -122,16 +122,7 @@ def load_search(path: Path) -> Search:
 
 def alone(settings: SearchSettings, stack: Path, *cells: Combination) -> GridSettings:
     """A grid of these combinations; the first is what the others are compared with."""
-    return GridSettings(
-        stack=stack,
-        task=settings.task,
-        adapters=tuple(dict.fromkeys(cell.adapter for cell in cells)),
-        retrievers=tuple(dict.fromkeys(cell.retriever for cell in cells)),
-        strategies=tuple(dict.fromkeys(cell.strategy for cell in cells)),
-        only=tuple(map(str, cells)),
-        baseline=str(cells[0]),
-        concurrency=settings.concurrency,
-    )
+    return replace(exactly([*map(str, cells)], stack, settings.task), concurrency=settings.concurrency)
 
 
 def _under(here: Path, written: SearchSettings) -> SearchSettings:

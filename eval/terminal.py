@@ -16,7 +16,7 @@ from eval.confidence import told
 from eval.gold import is_oracle
 from eval.leaks import said
 from eval.summary import Row, ranked, stopped
-from eval.wording import chance, number, percent, points
+from eval.wording import chance, number, percent, points, within
 from retrieval.stats import ALPHA
 
 SHOWN: Final = 20
@@ -68,7 +68,7 @@ def _figures(row: Row) -> tuple[str, ...]:
         return ("",) * 6
     return (
         percent(row.score),
-        f"{100 * row.ci_low:.1f} to {100 * row.ci_high:.1f}",
+        within(row.ci_low, row.ci_high),
         "" if row.delta is None else points(row.delta),
         "" if row.p_holm is None or math.isnan(row.p_holm) else chance(row.p_holm),
         number(row.tokens),

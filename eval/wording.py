@@ -33,6 +33,15 @@ def span(estimate: Estimate) -> str:
     return f"{points(estimate.low)} to {points(estimate.high)}"
 
 
+def within(low: float, high: float) -> str:
+    """The interval of a share.
+
+    >>> within(0.482, 0.614)
+    '48.2 to 61.4'
+    """
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
 def chance(p: float) -> str:
     """A p-value with the digits it deserves.
 

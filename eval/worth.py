@@ -17,7 +17,7 @@ from eval.folder import Results
 from eval.record import RunError
 from eval.summary import Row, ranked, summarise
 from eval.task import Stakes
-from eval.wording import percent
+from eval.wording import percent, within
 
 
 def stakes_of(right: float | None, wrong: float | None, passed_on: float, results: Results | None) -> Stakes:
@@ -74,7 +74,7 @@ def _table(stakes: Stakes, rows: list[Row]) -> Table:
         table.add_row(
             row.combination,
             percent(row.score),
-            f"{100 * row.ci_low:.1f} to {100 * row.ci_high:.1f}",
+            within(row.ci_low, row.ci_high),
             worth(stakes.net(row.score)),
             f"{worth(stakes.net(row.ci_low))} to {worth(stakes.net(row.ci_high))}",
             _pays(stakes, row),

@@ -40,7 +40,7 @@ class Index:
     embedder: Embedder
 
     async def nearest(self, query: Query, k: int, rows: Mask | None = None) -> Ranking:
-        """The k rows, of those allowed, with the vectors nearest to the question's; every row is near to some degree."""
+        """The k rows, of those allowed, whose vectors are nearest to the question's; each is near to some degree."""
         vector = await self._vector(query)
         return await asyncio.to_thread(self.vectors.search, vector, k, rows)
 

@@ -25,8 +25,8 @@ from eval.folder import load_results
 from eval.gold import AMONG
 from eval.grid import load_grid
 from eval.record import RunError
-from eval.report import HERE as EVAL
-from eval.wording import counted, p_value, percent, points, span
+from eval.report import page
+from eval.wording import counted, p_value, points, span
 from retrieval.console import Parser
 from retrieval.files import FileError, read_yaml, write_atomically
 from retrieval.settings import Kind
@@ -105,18 +105,8 @@ def said(effect: Effect) -> str:
 
 def render(found: Sequence[Map], name: str) -> str:
     """The page: no script in it, and no request to any host."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters.update(percent=percent, said=said)
-    css = (EVAL / "report.css").read_text(encoding="utf-8")
-    return pages.get_template("needle.html.jinja").render(maps=found, name=name, css=css)
+    here = Path(__file__).parent
+    return page("needle.html.jinja", ("report.css",), here, maps=found, name=name, said=said)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,9 +129,9 @@ def _map(options: argparse.Namespace) -> Iterator[str]:
     results = load_results(options.run)
     found = maps(results)
     show(found, Console() if sys.stdout.isatty() else Console(width=120))
-    page = options.run / "needle.html"
-    write_atomically(page, render(found, results.config.task.name))
-    yield f"Map: {page}"
+    written = options.run / "needle.html"
+    write_atomically(written, render(found, results.config.task.name))
+    yield f"Map: {written}"
 
 
 def _parser() -> Parser:

@@ -10,8 +10,8 @@ from statistics import fmean
 from typing import Final
 
 from eval.folder import Results
-from eval.record import RunError
-from eval.summary import clusters
+from eval.record import Record, RunError
+from eval.summary import clusters, scores
 from retrieval.stats import ALPHA, Difference, Estimate, holm, mean, paired
 from serve.combination import GOLD, Combination
 
@@ -76,22 +76,19 @@ def _place(cell: Combination) -> tuple[int, int] | None:
 
 
 def _map(results: Results, adapter: str, strategy: str) -> Map:
-    tables: dict[tuple[int, int], Scores] = {}
-    cells: dict[tuple[int, int], Cell] = {}
-    for cell in results.records:
-        place = _place(cell)
-        if place and (cell.adapter, cell.strategy) == (adapter, strategy):
-            tables[place], cells[place] = _scores(results, cell), _cell(results, cell)
-    lengths, depths = sorted({length for length, _ in cells}), sorted({depth for _, depth in cells})
+    asked = [cell for cell in results.records if (cell.adapter, cell.strategy) == (adapter, strategy)]
+    found = {place: cell for cell in asked if (place := _place(cell))}
+    tables, alike = {place: _scores(results, cell) for place, cell in found.items()}, clusters(results)
     alone = Combination(adapter, GOLD, strategy)
+    whole = alone in results.records and not results.missing(alone)
     return Map(
         way=f"{adapter}:{strategy}",
         n=len(next(iter(tables.values()))),
-        lengths=tuple(lengths),
-        depths=tuple(depths),
-        cells=cells,
-        alone=_cell(results, alone) if alone in results.records and not results.missing(alone) else None,
-        effects=effects(tables, clusters(results)),
+        lengths=tuple(sorted({length for length, _ in found})),
+        depths=tuple(sorted({depth for _, depth in found})),
+        cells={place: _cell(results.records[cell], tables[place], alike) for place, cell in found.items()},
+        alone=_cell(results.records[alone], _scores(results, alone), alike) if whole else None,
+        effects=effects(tables, alike),
     )
 
 
@@ -130,13 +127,12 @@ def _against(
 
 
 def _scores(results: Results, cell: Combination) -> Scores:
-    primary, found = results.config.task.primary, results.records[cell]
-    return {one.id: found[one.id].scores[primary] for one in results.examples if one.evidence and one.id in found}
+    found = scores(results, cell)
+    return {one.id: found[one.id] for one in results.examples if one.evidence and one.id in found}
 
 
-def _cell(results: Results, cell: Combination) -> Cell:
-    table, alike = _scores(results, cell), clusters(results)
-    records = [results.records[cell][item] for item in table]
+def _cell(answers: Mapping[str, Record], table: Scores, alike: Mapping[str, str]) -> Cell:
+    records = [answers[item] for item in table]
     return Cell(
         score=mean(list(table.values()), [alike[item] for item in table]),
         tokens=fmean(one.usage.prompt_tokens for one in records),

@@ -10,18 +10,17 @@ with `dev.json` (and `train.json`, `dev_hardness.json`) and a folder of SQLite f
 
 import csv
 import json
-import sqlite3
 import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from retrieval.console import Parser
-from retrieval.databases import STYLE, STYLES, Style
+from retrieval.databases import DATABASES as SUFFIXES
+from retrieval.databases import STYLE, STYLES, Style, read_tables
 from retrieval.documents import read_documents
 from retrieval.files import FileError, read_jsonl, read_text, write_atomically, write_jsonl
 from retrieval.masking import NAMES
@@ -162,15 +161,9 @@ def known(documents: Iterable[Document]) -> dict[str, Database]:
 
 def empty_tables(folder: Path, databases: Mapping[str, Database]) -> frozenset[str]:
     """The documents of the tables that have no row."""
-    files = {file.stem: file for file in folder.rglob("*.sqlite")} | {file.stem: file for file in folder.rglob("*.db")}
-    empty = set[str]()
-    for name in databases.keys() & files.keys():
-        with closing(sqlite3.connect(f"{files[name].resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
-            for table, document in databases[name].tables.items():
-                quoted = '"' + table.replace('"', '""') + '"'
-                if not database.execute(f"SELECT EXISTS (SELECT 1 FROM {quoted})").fetchone()[0]:
-                    empty.add(document)
-    return frozenset(empty)
+    files = (file for kind in SUFFIXES for file in folder.rglob(f"*{kind}") if file.stem in databases)
+    empty = ((file.stem, table.name.lower()) for file in files for table in read_tables(file) if not table.rows)
+    return frozenset(databases[name].tables[table] for name, table in empty)
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -236,9 +229,10 @@ def _written(given: Namespace) -> Iterator[str]:
     folder, out = given.folder, given.out
     places = [folder / name for name in DATABASES if (folder / name).is_dir()] or [folder]
     _link(out / "databases", places[0])
-    for style in STYLES:
-        write_jsonl(out / f"{style}.jsonl", corpus(_tables(places, style)))
-    databases = known(_tables(places, STYLE))
+    tables = {style: _tables(places, style) for style in STYLES}
+    for style, documents in tables.items():
+        write_jsonl(out / f"{style}.jsonl", corpus(documents))
+    databases = known(tables[STYLE])
     levels = _levels(folder / f"{Path(given.test).stem}_hardness.json")
     published = founded(read_asked(folder / given.test, levels), databases)
     empty = frozenset(table for place in places for table in empty_tables(place, databases))

@@ -17,7 +17,6 @@ from eval.record import RunError
 from eval.summary import difference
 from retrieval.console import Parser
 from retrieval.files import STRICT, FileError, read_yaml, write_atomically
-from retrieval.stats import Difference
 from serve.combination import Combination
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
@@ -103,9 +102,8 @@ def page(rows: Sequence[Technique], runs: Mapping[str, Results], command: str) -
 
 
 def _line(one: Technique, runs: Mapping[str, Results]) -> str:
-    found = [(which, runs[which.run]) for which in one.measured if which.run in runs]
-    effects = "<br>".join(_effect(which, results) for which, results in found)
-    tokens = "<br>".join(_tokens(which, results) for which, results in found)
+    found = [_figures(which, runs[which.run]) for which in one.measured if which.run in runs]
+    effects, tokens = ("<br>".join(column) for column in zip(*found, strict=True)) if found else ("", "")
     nothing = one.see or "not measured"
     planted = (
         f"[{Path(one.planted.partition('::')[0]).stem}](../{one.planted.partition('::')[0]})" if one.planted else ""
@@ -114,17 +112,13 @@ def _line(one: Technique, runs: Mapping[str, Results]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _effect(which: Measured, results: Results) -> str:
-    told: Difference = difference(*_cells(which, results))
-    where = f" ({which.slice})" if which.slice else ""
-    low, high = told.estimate.low, told.estimate.high
-    return f"{100 * told.estimate.value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] `{which.cell}`{where}"
-
-
-def _tokens(which: Measured, results: Results) -> str:
+def _figures(which: Measured, results: Results) -> tuple[str, str]:
+    """The effect and the tokens."""
     kept, after, before = _cells(which, results)
-    spent = [_spent(kept, cell) for cell in (after, before)]
-    return f"{spent[0] - spent[1]:+.0f}"
+    effect = difference(kept, after, before).estimate
+    where = f" ({which.slice})" if which.slice else ""
+    said = f"{100 * effect.value:+.1f} [{100 * effect.low:+.1f}, {100 * effect.high:+.1f}] `{which.cell}`{where}"
+    return said, f"{_spent(kept, after) - _spent(kept, before):+.0f}"
 
 
 def _spent(results: Results, cell: Combination) -> float:

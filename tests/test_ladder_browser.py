@@ -8,6 +8,7 @@ from playwright.sync_api import Browser
 from eval.ladder import Ladder, LadderSettings, Step
 from eval.ladder_page import save_ladder
 from eval.ladder_steps import Climb, climb
+from tests.browsing import looked_at
 from tests.eval_simulation import grid_of, simulate
 
 pytestmark = pytest.mark.browser
@@ -43,18 +44,8 @@ def page_file(climbed: Climb, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_asks_no_host_says_nothing_on_the_console_and_fits_the_screen(
     width: int, scheme: str, browser: Browser, page_file: Path
 ) -> None:
-    heard: list[str] = []
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("request", lambda request: heard.append(request.url))
-
-    page.goto(page_file.as_uri())
-    page.wait_for_load_state("networkidle")
-
-    assert [one for one in heard if not one.startswith(("file://", "data:"))] == []
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.locator("figure svg:visible").count() == 1
-    page.close()
+    with looked_at(browser, page_file, width, scheme) as page:
+        assert page.locator("figure svg:visible").count() == 1
 
 
 def test_a_bar_is_as_high_as_its_score_beside_the_published_one(

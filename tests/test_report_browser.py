@@ -9,6 +9,7 @@ from playwright.sync_api import Browser
 from eval.analysis import analyse
 from eval.report import save
 from serve.combination import BASE, NONE
+from tests.browsing import looked_at
 from tests.eval_simulation import grid_of, simulate
 
 pytestmark = pytest.mark.browser
@@ -32,20 +33,9 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_asks_no_host_says_nothing_on_the_console_and_fits_the_screen(
     width: int, scheme: str, browser: Browser, page_file: Path
 ) -> None:
-    heard: list[str] = []
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on("request", lambda request: heard.append(request.url))
-
-    page.goto(page_file.as_uri())
-    page.wait_for_load_state("networkidle")
-
-    assert [one for one in heard if not one.startswith(("file://", "data:"))] == []
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.locator("figure svg:visible").count() == 3
-    assert page.locator("h1").inner_text() == "The levers are retrieval and adapter"
-    page.close()
+    with looked_at(browser, page_file, width, scheme) as page:
+        assert page.locator("figure svg:visible").count() == 3
+        assert page.locator("h1").inner_text() == "The levers are retrieval and adapter"
 
 
 def test_the_figures_on_the_page_are_those_of_summary_csv(browser: Browser, page_file: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import retrieval.vectors
@@ -89,15 +89,17 @@ def test_groups_that_are_all_read_find_what_half_precision_finds(tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["flat", "fp16"])
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 49), max_size=60), st.integers(0, 10**6))
+@example(rows=[0], seed=36670)
+@given(rows=st.lists(st.integers(0, 49), max_size=60), seed=st.integers(0, 10**6))
 def test_what_is_taken_is_what_was_given_row_by_row(kind: Kind, rows: list[int], seed: int) -> None:
     matrix = unit_rows(np.random.default_rng(seed), 50)
     kept = matrix if kind == "flat" else matrix.astype(np.float16).astype(np.float32)
 
     taken = Vectors.build(matrix, kind).take(np.array(rows, dtype=np.int64))
 
-    # FAISS and NumPy may round a number half-way between two halves to either of them.
-    assert np.allclose(taken, kept[rows], rtol=0.0 if kind == "flat" else 2**-10, atol=0.0)
+    # As near as it can be: a number half-way between two halves, FAISS and NumPy may round to either of them.
+    assert np.array_equal(np.abs(taken - matrix[rows]), np.abs(kept[rows] - matrix[rows]))
+    assert kind == "flat" or np.array_equal(taken, taken.astype(np.float16))
 
 
 @given(st.lists(st.lists(st.integers(0, 12), max_size=10, unique=True), max_size=4), st.integers(0, 15))

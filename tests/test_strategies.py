@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.keys import _strategy
+from eval.keys import _strategies
 from retrieval.files import FileError
 from retrieval.passage import Query
 from retrieval.retriever import NoRetrieval
@@ -118,7 +118,7 @@ def test_a_run_is_keyed_by_what_a_strategy_is_made_of_and_not_by_where_it_lies(t
         file.parent.mkdir(exist_ok=True)
         file.write_text(code)
         own = Python(kind="python", path=Path(f"{file}:{function}"))
-        return _strategy({"own": own, "vote": Vote(kind="vote", of="own", samples=samples)}, "vote", {})
+        return _strategies({"own": own, "vote": Vote(kind="vote", of="own", samples=samples)}, {})["vote"]
 
     assert key("here") == key("there")
     others = [key("here", code=f"{MINE}\n"), key("here", function="other"), key("here", samples=3)]

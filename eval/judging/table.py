@@ -15,7 +15,7 @@ from rich.text import Text
 
 from eval.judging.findings import FILE, Findings
 from eval.judging.metrics import MARKS
-from eval.wording import percent
+from eval.wording import percent, within
 from retrieval.files import file_hash
 
 HEADINGS: Final = (
@@ -103,4 +103,4 @@ def _sentence(trust: Mapping[str, Any]) -> str:
 def _said(estimate: Mapping[str, Any] | None) -> tuple[str, str]:
     if estimate is None or estimate["value"] is None:
         return "", ""
-    return percent(estimate["value"]), f"{100 * estimate['low']:.1f} to {100 * estimate['high']:.1f}"
+    return percent(estimate["value"]), within(estimate["low"], estimate["high"])

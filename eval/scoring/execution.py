@@ -24,6 +24,7 @@ from eval.record import RunError
 from eval.scoring.kinds import Kind, Scorer, ScorerSettings
 from eval.scoring.reading import reading
 from eval.scoring.tables import Same, in_any_order, same_bag, same_rows, same_set
+from retrieval.files import file_hash
 from serve.chat import ServeError
 from serve.sql.queries import is_ordered, query_in, without_distinct
 from serve.sql.runner import Result, database_file, runner_of
@@ -179,5 +180,4 @@ def _said_result(folder: Path, database: str, sql: str) -> Result:
 
 @lru_cache(maxsize=1024)
 def _content(file: Path, _: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_hash(file)

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.plots import NARROW, WIDE
-from eval.wording import percent, points
+from eval.report import page
+from eval.wording import percent, points, within
 from retrieval.files import write_atomically
 from retrieval.stats import ALPHA, NOTHING_SEEN
 from scripts.sweep.checkpoints import read_card
@@ -21,7 +22,6 @@ from scripts.sweep.sentences import next_step, sentences
 from scripts.sweep.variants import said
 
 HERE: Final = Path(__file__).parent
-CSS: Final = HERE.parents[1] / "eval" / "report.css"
 
 
 def save(outcome: Outcome, folder: Path) -> Path:
@@ -117,7 +117,7 @@ def table(outcome: Outcome) -> Table:
 
 def _estimate(outcome: Outcome, adapter: str) -> tuple[str, str]:
     score = outcome.target.of(adapter)
-    return percent(score.value), f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+    return percent(score.value), within(score.low, score.high)
 
 
 def _beside(outcome: Outcome, adapter: str, watches: Sequence[Watch]) -> Iterator[Text]:
@@ -129,13 +129,10 @@ def _beside(outcome: Outcome, adapter: str, watches: Sequence[Watch]) -> Iterato
 
 def render(outcome: Outcome, folder: Path) -> str:
     """The page: no script in it, and no request to any host."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    pages = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return pages.get_template("sweep.html.jinja").render(
-        css=CSS.read_text(encoding="utf-8"),
+    return page(
+        "sweep.html.jinja",
+        ("report.css",),
+        HERE,
         outcome=outcome,
         said=sentences(outcome),
         next_step=next_step(outcome, folder),

@@ -6,7 +6,7 @@ Knows nothing of how the figures were computed or where they are shown.
 from collections.abc import Iterator
 from pathlib import Path
 
-from eval.wording import counted, listed, p_value, percent, points, span
+from eval.wording import counted, listed, p_value, percent, points, span, within
 from retrieval.stats import ALPHA, Difference, Estimate
 from scripts.sweep.asking import Scores
 from scripts.sweep.correlation import LEAST_POINTS
@@ -177,7 +177,7 @@ def _interval(estimate: Estimate) -> str:
 
 
 def _bounds(estimate: Estimate) -> str:
-    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
+    return within(estimate.low, estimate.high)
 
 
 def _change(change: Difference) -> str:
