@@ -131,7 +131,7 @@ def as_it_lies(path: Path) -> str:
 def _table(database: sqlite3.Connection, name: str) -> Table:
     about = database.execute("SELECT name, type, pk FROM pragma_table_info(?)", (name,)).fetchall()
     shown = ", ".join(_shortened(column) for column, _, _ in about)
-    rows = database.execute(f"SELECT {shown} FROM {_always_quoted(name)} LIMIT {ROWS}").fetchall()
+    rows = database.execute(f"SELECT {shown} FROM {always_quoted(name)} LIMIT {ROWS}").fetchall()
     columns = (Column(one, kind or "", key, _values(database, name, one)) for one, kind, key in about)
     return Table(
         name=name,
@@ -142,7 +142,7 @@ def _table(database: sqlite3.Connection, name: str) -> Table:
 
 
 def _values(database: sqlite3.Connection, table: str, column: str) -> tuple[Value, ...]:
-    some = f"SELECT {_shortened(column)} AS value FROM {_always_quoted(table)} LIMIT {LOOKED_AT}"
+    some = f"SELECT {_shortened(column)} AS value FROM {always_quoted(table)} LIMIT {LOOKED_AT}"
     found = database.execute(f"SELECT DISTINCT value FROM ({some}) WHERE value IS NOT NULL LIMIT {ROWS}")
     return tuple(_plain(value) for (value,) in found)
 
@@ -169,7 +169,7 @@ def _key(database: sqlite3.Connection, table: str) -> tuple[str, ...]:
 
 def _shortened(column: str) -> str:
     """SQL for what is shown of a value: a long one never leaves the file."""
-    name = _always_quoted(column)
+    name = always_quoted(column)
     text = f"CASE WHEN length({name}) > {LONG} THEN substr({name}, 1, {LONG}) || '...' ELSE {name} END"
     blob = f"'(' || length({name}) || ' bytes)'"
     return f"CASE typeof({name}) WHEN 'text' THEN {text} WHEN 'blob' THEN {blob} ELSE {name} END"
@@ -232,10 +232,11 @@ def quoted(name: str) -> str:
     >>> quoted("Song_Name"), quoted("Home Town"), quoted("order")
     ('Song_Name', '"Home Town"', '"order"')
     """
-    return name if name.isidentifier() and name.lower() not in KEYWORDS else _always_quoted(name)
+    return name if name.isidentifier() and name.lower() not in KEYWORDS else always_quoted(name)
 
 
-def _always_quoted(name: str) -> str:
+def always_quoted(name: str) -> str:
+    """The name in quotes, whatever it is."""
     return '"' + name.replace('"', '""') + '"'
 
 

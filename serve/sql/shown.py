@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from retrieval.databases import always_quoted
 from retrieval.files import FileError
 from serve.chat import ServeError
 from serve.sql.runner import Result, runner_of
@@ -23,8 +24,7 @@ def tables_of(file: Path, only: Sequence[str] = ()) -> str:
     there = [str(name) for (name,) in _read(file, TABLES).rows]
     if missing := [name for name in only if name not in there]:
         raise FileError(f"{file}: has no table {missing[0]!r}; there is: {', '.join(there) or 'none'}")
-    quoted = {name: name.replace('"', '""') for name in only or there}
-    columns = {name: _read(file, f'SELECT * FROM "{one}" LIMIT 0').columns for name, one in quoted.items()}
+    columns = {name: _read(file, f"SELECT * FROM {always_quoted(name)} LIMIT 0").columns for name in only or there}
     return "\n".join(f"Table: {name}({', '.join(some)})" for name, some in columns.items())
 
 
