@@ -23,9 +23,14 @@ class Sampled:
 
 
 def sampled(model: Model, temperature: float, ahead: int = 0) -> Sampled:
-    """The model at this temperature, with a seed so far ahead of its own: each draws otherwise, and again the same."""
+    """The model at this temperature, with a seed so far ahead of its own: each draws otherwise, and again the same.
+
+    At 0 nothing is drawn, and the seed stays its own.
+    """
     own = model.sampling
-    return Sampled(model, replace(own, temperature=temperature, seed=(own.seed or 0) + ahead))
+    return Sampled(
+        model, replace(own, temperature=temperature, seed=(own.seed or 0) + ahead if temperature else own.seed)
+    )
 
 
 def asking(model: Model, **fields: Any) -> Sampled:

@@ -182,7 +182,11 @@ def test_a_primary_without_gold_answers_leaves_abstention_to_words() -> None:
     assert (decides(nowhere, "Unknown.", ()), decides(nowhere, "Odo", ())) == (1, 0)
 
 
-texts = st.text(alphabet="ab\n [S1]", min_size=1).map(lambda text: text.replace("[S", "[").strip() or "x")
+texts = (
+    st.text(alphabet="ab\n [S1]", min_size=1)
+    .map(lambda text: text.strip() or "x")
+    .filter(lambda text: "[S" not in text)
+)
 
 
 @given(st.lists(st.tuples(texts, texts), max_size=4), st.text(alphabet="ab ?"))

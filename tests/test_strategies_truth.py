@@ -118,6 +118,14 @@ async def test_a_claim_is_put_as_the_golden_prompt_has_it_and_can_be_answered_by
     assert (answer.text, answer.notes["blocked"]) == ('{"answer": "dark red", "sources": [1]}', 0)
 
 
+async def test_a_check_is_greedy_and_has_no_seed_that_the_stack_has_not() -> None:
+    model = Told(reader("Red.", supported="Red"), sampling=Sampling(temperature=0.7))
+
+    await made(FactCheck(kind="fact_check", of="first"), model)
+
+    assert [(one.temperature, one.seed) for one in model.asked] == [(0.7, None), (0.0, None)]
+
+
 async def test_without_passages_a_claim_rests_on_nothing_and_nobody_is_asked() -> None:
     model = Told(reader("Red.", supported="Red"))
 

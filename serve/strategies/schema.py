@@ -23,7 +23,8 @@ class Schema(Kind):
     """A model that was told the form only by its constraint may fill it with nonsense: say it in the instructions too.
 
     A small one may fill it with line breaks: `engine: {arguments: [--structured-outputs-config,
-    '{"disable_any_whitespace": true}']}` allows none.
+    '{"disable_any_whitespace": true}']}` allows none, and no spaces either, on which a model that was trained to write
+    them loses: try both.
     """
 
     kind: Literal["schema"]
