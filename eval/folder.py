@@ -133,8 +133,8 @@ def prepare(grid: Grid, folder: Path) -> list[str]:
     return said
 
 
-def load_results(folder: Path) -> Results:
-    """Read a run folder."""
+def load_results(folder: Path, *, retrying: bool = False) -> Results:
+    """Read a run folder; `retrying` is for a run that begins: what failed is tried again, so screening waits for it."""
     if not (folder / "config.yaml").exists():
         raise RunError(
             f"{folder}: there is no run here (no config.yaml); make one: python -m eval run GRID --out {folder}"
@@ -154,16 +154,16 @@ def load_results(folder: Path) -> Results:
         failures=_failures(folder, asked, answers),
         answers=tuple(answers.values()),
     )
-    return screened(results) if config.grid.screen else results
+    return _screened(results, {} if retrying else results.failures) if config.grid.screen else results
 
 
-def screened(results: Results) -> Results:
+def _screened(results: Results, failed: Mapping[Combination, Mapping[str, Failure]]) -> Results:
     """Those that screening stops, apart; but who has all its answers anyway is whole."""
     found = screen(
         Race(
             order=by_lot(results.examples),
             scores=scores_of(results.records, results.config.task.primary),
-            failed={cell: failures.keys() for cell, failures in results.failures.items()},
+            failed={cell: one.keys() for cell, one in failed.items()},
             baseline=results.baseline,
         )
     )

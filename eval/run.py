@@ -82,7 +82,7 @@ def run(grid: Grid, folder: Path, start: Start = started) -> Results:
     with locked(folder):
         for sentence in prepare(grid, folder):
             log.warning(sentence)
-        results = load_results(folder)
+        results = load_results(folder, retrying=True)
         jobs = pending(results)
         if not jobs:
             log.info("Nothing is left to ask: every answer is in %s.", folder)
@@ -172,7 +172,7 @@ class _Desk:
 
     async def serve(self, rounds: Iterable[Sequence[Job]]) -> None:
         """Keep as many calls in flight as the grid allows until no question is left, one round after the other."""
-        with tqdm(total=0, unit=" answers", desc="asking", disable=None) as bar:
+        with self._scoring, tqdm(total=0, unit=" answers", desc="asking", disable=None) as bar:
             async with self._pipeline, self._exchange:
                 await self._probe()
                 for jobs in rounds:
@@ -188,13 +188,13 @@ class _Desk:
 
     async def _work(self, bar: "tqdm[None]", job: Job) -> None:
         try:
-            self._records.append(await self._ask(job))
+            await self._ask(job)
             self._unavailable.clear()
         except ServeError as error:
             self._fail(job, error)
         bar.update()
 
-    async def _ask(self, job: Job) -> Record:
+    async def _ask(self, job: Job) -> None:
         cell, example = job.cell, job.example
         if cell.adapter in self._dead:
             raise ServeError(self._dead[cell.adapter])
@@ -203,11 +203,12 @@ class _Desk:
         query = Query(example.question, meta=example.meta)
         answer = await self._pipeline.ask(cell, query, retriever=self._oracle(cell, example), model=model)
         # Apart from the loop, which times the calls in flight, and one at a time: a query may take seconds to score.
-        return await asyncio.get_running_loop().run_in_executor(self._scoring, self._recorded, job, answer, model)
+        # Shielded: an answer that waits for its turn is kept even when the run ends for another one's sake.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._scoring, self._keep, job, answer, model))
 
-    def _recorded(self, job: Job, answer: Answer, model: SharedModel) -> Record:
+    def _keep(self, job: Job, answer: Answer, model: SharedModel) -> None:
         shown = shown_in(answer.messages)
-        return Record(
+        record = Record(
             id=job.example.id,
             combination=job.cell,
             prompt=answer.messages,
@@ -224,6 +225,7 @@ class _Desk:
             notes=answer.notes,
             steps=answer.steps,
         )
+        self._records.append(record)
 
     def _oracle(self, cell: Combination, example: Example) -> Retriever | None:
         """What stands in for the stack's retriever, where only the test set can make it."""

@@ -3,13 +3,17 @@
 Knows nothing of who spends them, or of what is answered.
 """
 
-from collections.abc import Iterator
+import asyncio
+import time
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from serve.chat import Usage
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -40,3 +44,23 @@ def charge(usage: Usage, seconds: float) -> None:
     if meter := _METER.get():
         meter.usage += usage
         meter.seconds += seconds
+
+
+async def at_once(*branches: Awaitable[T]) -> list[T]:
+    """What each gives, in their order, for the tokens of all and the seconds of the one that takes longest alone.
+
+    Branches share one clock: if each were charged what it waited for others, a second would be given back many times.
+    """
+    started = time.perf_counter()
+    done = await asyncio.gather(*map(_alone, branches))
+    slowest = max((seconds for _, _, seconds in done), default=0.0)
+    charge(sum((usage for _, usage, _ in done), Usage()), slowest - (time.perf_counter() - started))
+    return [given for given, _, _ in done]
+
+
+async def _alone(branch: Awaitable[T]) -> tuple[T, Usage, float]:
+    """What it gives, with the tokens charged to it and the seconds that it takes alone."""
+    started = time.perf_counter()
+    with metered() as besides:
+        given = await branch
+    return given, besides.usage, time.perf_counter() - started + besides.seconds

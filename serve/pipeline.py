@@ -22,7 +22,7 @@ from serve.combination import BASE, Combination
 from serve.hands import WRITING, Writer
 from serve.heard import Heard
 from serve.layout import shown
-from serve.meter import Meter, metered
+from serve.meter import charge, metered
 from serve.opened import Lend, Opened, alone, open_all
 from serve.stack import Stack
 from serve.strategies.kind import Strategy
@@ -151,7 +151,7 @@ async def _answer(strategy: Strategy, query: Query, retriever: Retriever, model:
     started = time.perf_counter()
     heard = Heard(model)
     with metered() as besides:
-        found_by = _Clocked(retriever, besides)
+        found_by = _Clocked(retriever)
         answer = await strategy(query, found_by, heard)
     return replace(
         answer,
@@ -191,18 +191,18 @@ async def _first_token(model: Upstream) -> object:
 
 @dataclass(slots=True)
 class _Clocked:
-    """A retriever whose seconds are added up, those included that the meter has besides."""
+    """A retriever whose seconds are added up, of searches at once too, with what the meter has besides."""
 
     retriever: Retriever
-    besides: Meter
     seconds: float = 0.0
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
-        started = time.perf_counter() + self.besides.seconds
-        try:
-            return await self.retriever.search(query)
-        finally:
-            self.seconds += time.perf_counter() + self.besides.seconds - started
+        started = time.perf_counter()
+        with metered() as besides:
+            hits = await self.retriever.search(query)
+        charge(besides.usage, besides.seconds)
+        self.seconds += time.perf_counter() - started + besides.seconds
+        return hits
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from eval.analysis import analyse
 from eval.compare import compare
 from eval.folder import Results, load_results
 from eval.grid import load_grid
-from eval.record import RunError, read_records
+from eval.record import Failure, RunError, read_records, row_of
 from eval.run import pending, run
 from eval.screening import by_lot, ends
 from eval.summary import comparisons
 from serve.combination import Combination
-from tests.eval_stub import Stub, planted, serving, write_world
+from tests.eval_stub import Stub, planted, serving, write_rows, write_world
 
 N = 60
 STOPPED = {Combination("base", retriever, "brief") for retriever in ("none", "gold")}
@@ -98,6 +98,19 @@ def test_after_an_outage_it_comes_to_the_decisions_of_a_run_without_one(
 
         assert stops(resumed) == stops(whole)
         assert asked(tmp_path / f"broken{moment}") == asked(tmp_path / "whole")
+
+
+def test_a_run_that_begins_waits_for_what_failed_before_and_opens_no_later_question(stub: Stub, tmp_path: Path) -> None:
+    poor, out = Combination("base", "none", "brief"), tmp_path / "out"
+    results = run(load_grid(write_world(tmp_path, stub.url, n=N, screen=True)), out)
+    first = by_lot(results.examples)[: ends(N)[0]]
+    rows = [row_of(one) for one in results.answers if one.combination != poor or one.id in first[1:]]
+    write_rows(out / "records.jsonl", rows)
+    lost = Failure(id=first[0], combination=poor, reason="out of order", attempts=1, repeat=0)
+    write_rows(out / "failures.jsonl", [row_of(lost)])
+
+    assert len(pending(load_results(out))) > 1, "within a run nobody waits for it"
+    assert [(job.cell, job.example.id) for job in pending(load_results(out, retrying=True))] == [(poor, first[0])]
 
 
 def test_a_question_that_fails_for_good_does_not_keep_the_others_from_stopping(

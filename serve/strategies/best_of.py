@@ -3,7 +3,6 @@
 Knows nothing of what is asked, or of how one answer is made.
 """
 
-import asyncio
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Model
 from serve.layout import layout, passages
+from serve.meter import at_once
 from serve.passed import spoken
 from serve.strategies.kind import Kind, Parts, Strategy, prompt
 from serve.strategies.vote import ballot, drawn
@@ -45,11 +45,11 @@ class BestOf(Kind):
                 return grade((await model.chat(layout((), shown, passages(answer.sources), instructions))).text)
 
             models = drawn(model, self.samples, self.temperature) if self.samples > 1 else (model,)
-            answers = await asyncio.gather(*(ask(query, retriever, one) for one in models))
+            answers = await at_once(*(ask(query, retriever, one) for one in models))
             first = {ballot(one): one for one in reversed(answers)}
             # The commonest first: of answers with one grade it is given.
             different = [first[words] for words, _ in Counter(map(ballot, answers)).most_common()]
-            grades = await asyncio.gather(*(graded(one) for one in different))
+            grades = await at_once(*(graded(one) for one in different))
             best = max(grades)
             return different[grades.index(best)].noted(confidence=best, different=float(len(different)))
 

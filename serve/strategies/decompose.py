@@ -4,7 +4,6 @@ Least-to-most prompting (Zhou et al. 2022, 2205.10625) and decomposed prompting 
 parts are answered at once, so no part may need the answer to another. Knows nothing of how one part is answered.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -17,6 +16,7 @@ from retrieval.retriever import Retriever
 from serve.chat import Answer, Model
 from serve.joined import as_json, in_a_row, union
 from serve.layout import layout
+from serve.meter import at_once
 from serve.passed import Given, told
 from serve.strategies.kind import Kind, Parts, Strategy, prompt
 
@@ -63,7 +63,7 @@ class Decompose(Kind):
             asked = lines(reply.text, self.most)
             if len(asked) < 2:
                 return (await ask(query, retriever, model)).noted(parts=1.0)
-            answers = await asyncio.gather(*(ask(replace(query, text=part), retriever, model) for part in asked))
+            answers = await at_once(*(ask(replace(query, text=part), retriever, model) for part in asked))
             said = told(query, [(part, answer.text) for part, answer in zip(asked, answers, strict=True)])
             answer = await whole(said, Given(union(answers)), model) if whole else self._joined(said, answers)
             return answer.noted(parts=float(len(asked)))

@@ -3,7 +3,6 @@
 Claims are sentences, as FActScore (2305.14251) takes an answer apart and CoVe (2309.11495) asks about each part alone.
 """
 
-import asyncio
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +10,7 @@ from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Message, Model
 from serve.layout import passages, titled, user_turn
+from serve.meter import at_once
 from serve.reading import sentences
 from serve.sampled import one_of, sampled
 from serve.strategies.checked import Checked
@@ -39,7 +39,7 @@ class FactCheck(Checked):
             above = titled(passages(answer.sources))
             claims = sentences(query.text, self.value(answer.text)) if above else []
             verifier = one_of(sampled(model, temperature=0.0), ("yes", "no"))
-            replies = await asyncio.gather(
+            replies = await at_once(
                 *(
                     verifier.chat(
                         (Message("system", instructions), Message("user", user_turn(above, claim, asks="Claim")))

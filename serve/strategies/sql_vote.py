@@ -3,7 +3,6 @@
 Two queries may be written otherwise and say the same. Knows nothing of how one query is made.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal
 
 from retrieval.passage import Query
 from serve.chat import Answer
+from serve.meter import at_once
 from serve.sql.asked import result_of
 from serve.sql.queries import is_ordered, query_in
 from serve.strategies.vote import Voting
@@ -26,7 +26,7 @@ class SqlVote(Voting):
 
     async def ballots(self, query: Query, answers: Sequence[Answer]) -> list[str | None]:
         """The rows: in their order where the query asks for one, else in any."""
-        return await asyncio.gather(*(self._ballot(query, one.text) for one in answers))
+        return await at_once(*(self._ballot(query, one.text) for one in answers))
 
     async def _ballot(self, query: Query, text: str) -> str | None:
         result = await result_of(self.databases, query, text)

@@ -4,7 +4,6 @@ Recursive summarisation (Wu et al. 2021, 2109.10862), of each passage alone, wit
 how the question is answered.
 """
 
-import asyncio
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -15,6 +14,7 @@ from retrieval.passage import Hit, Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Model
 from serve.layout import demonstrations, layout, passages
+from serve.meter import at_once
 from serve.passed import Through, spoken
 from serve.strategies.kind import Kind, Parts, Strategy, prompt
 
@@ -40,7 +40,7 @@ class Summarise(Kind):
 
         async def summarise(query: Query, retriever: Retriever, model: Model) -> Answer:
             async def step(query: Query, hits: tuple[Hit, ...]) -> tuple[Hit, ...]:
-                told = await asyncio.gather(*(self._told(query, hit, model, instructions) for hit in passages(hits)))
+                told = await at_once(*(self._told(query, hit, model, instructions) for hit in passages(hits)))
                 return (*told, *demonstrations(hits))
 
             return await ask(query, Through(retriever, step), model)
@@ -60,7 +60,7 @@ class Summarise(Kind):
         text = hit.passage.text
         while len(text) > self.to:
             pieces = [text[start:end] for start, end in spans(text, self.at_once, 0)]
-            shorter = "\n".join(await asyncio.gather(*map(summary, pieces))).strip()
+            shorter = "\n".join(await at_once(*map(summary, pieces))).strip()
             if not 0 < len(shorter) < len(text):
                 break
             text = shorter

@@ -3,7 +3,6 @@
 Knows nothing of what is asked, or of how one answer is made.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pydantic import Field
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, Model
+from serve.meter import at_once
 from serve.sampled import sampled
 from serve.strategies.kind import Kind, Parts, Strategy
 
@@ -41,7 +41,7 @@ class Voting(Kind):
 
         async def vote(query: Query, retriever: Retriever, model: Model) -> Answer:
             voters = drawn(model, self.samples, self.temperature)
-            answers = await asyncio.gather(*(ask(query, retriever, voter) for voter in voters))
+            answers = await at_once(*(ask(query, retriever, voter) for voter in voters))
             return elected(answers, await self.ballots(query, answers))
 
         return vote
