@@ -17,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo banking77 xquad spider test check format readme pocket lock clean
+.PHONY: setup ray demo banking77 xquad spider test check format readme pocket lock clean
 
 setup: $(READY)
 
@@ -28,6 +28,10 @@ $(READY): $(LOCK) pyproject.toml
 	@$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 	@echo "setup: done; next: make demo"
+
+# More than one machine: Ray, on top of the environment. Nothing else needs it.
+ray: setup
+	@$(BIN)/pip install -qq --no-deps -r requirements/ray.txt
 
 demo: setup
 	@echo "1/5 a world: documents, questions, gold answers (seed $(SEED))"
@@ -91,6 +95,7 @@ lock: setup
 	@$(BIN)/pip install -qq uv
 	@$(BIN)/uv pip compile requirements/cpu.in --override requirements/no-media.txt --python-version 3.11 --no-header --no-annotate --no-emit-find-links -q --extra-index-url $(TORCH_CPU) --index-strategy unsafe-best-match -o requirements/cpu.txt
 	@$(BIN)/uv pip compile requirements/cuda.in --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate --no-emit-find-links -q -o requirements/cuda.txt
+	@$(BIN)/uv pip compile requirements/ray.in --python-version 3.11 --no-header --no-annotate --no-emit-find-links -q -o requirements/ray.txt
 
 clean:
 	@rm -rf out .venv
