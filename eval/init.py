@@ -32,7 +32,7 @@ from serve.base import model_folder, model_problems
 from serve.combination import BASE
 
 STARTER: Final = Path(__file__).parent / "starter"
-"""The settings that a project begins with; `$name` and the like are filled in."""
+"""The settings that a project begins with; `$name` and the like are filled in. Over databases some are others."""
 MODEL: Final = "Qwen/Qwen3-4B-Instruct-2507"
 SUGGESTED: Final = "evidence.suggested.jsonl"
 COMPARED: Final = 11
@@ -67,13 +67,14 @@ def start(project: Project) -> tuple[str, ...]:
     documents = tuple(read_documents(project.documents))
     examples = _founded(project, _confirmed(project, asked), documents)
     splits = split(examples, project.seed)
-    suggestions = suggest(examples, documents)
-    files = _files(project, splits, suggestions)
+    is_sql = _over_databases(examples, documents)
+    suggestions = () if is_sql else suggest(examples, documents)
+    files = _files(project, splits, suggestions, is_sql)
     if there := [name for name in files if (project.folder / name).exists()]:
         raise FileError(f"{project.folder}: {', '.join(there)} would be written over; choose another folder")
     for name, text in files.items():
         write_atomically(project.folder / name, text)
-    return tuple(_said(project, splits, suggestions))
+    return tuple(_said(project, splits, suggestions, is_sql))
 
 
 def primary_of(examples: Sequence[Example]) -> tuple[str, str]:
@@ -87,6 +88,18 @@ def primary_of(examples: Sequence[Example]) -> tuple[str, str]:
     if words > LONG:
         return "f1", f"The gold answers have {words:.1f} words on average, too many to be said in the same words."
     return "exact", f"The gold answers have {words:.1f} words on average, so they are compared whole."
+
+
+def _over_databases(examples: Sequence[Example], documents: Sequence[Document]) -> bool:
+    """Whether every document is a table and every question names its database: then the answers are queries."""
+    known = {one.meta.get("db_id") for one in documents}
+    return None not in known and all(one.meta.get("db_id") in known for one in examples)
+
+
+def _ranking(examples: Sequence[Example], is_sql: bool) -> tuple[str, str]:
+    if is_sql:
+        return "executed", "The answers are queries: two are the same when they give the same."
+    return primary_of(examples)
 
 
 def _words(examples: Sequence[Example]) -> float:
@@ -150,15 +163,17 @@ def _founded(project: Project, asked: Sequence[Asked], documents: Sequence[Docum
 
 
 def _files(
-    project: Project, splits: Mapping[str, Sequence[Example]], suggestions: Sequence[Suggestion]
+    project: Project, splits: Mapping[str, Sequence[Example]], suggestions: Sequence[Suggestion], is_sql: bool
 ) -> dict[str, str]:
     """What is written, by name. The grid is last: with it, all is there."""
-    values = _values(project, splits)
+    values = _values(project, splits, is_sql)
     written = {f"{name}.jsonl": _lines(map(asdict, rows)) for name, rows in splits.items()}
     if suggestions:
         written[SUGGESTED] = _lines(map(asdict, suggestions))
     for name in ("stack", "task", "sft", "recipe", "grid"):
-        template = Template((STARTER / f"{name}.yaml").read_text(encoding="utf-8"))
+        usual, over_databases = STARTER / f"{name}.yaml", STARTER / "databases" / f"{name}.yaml"
+        place = over_databases if is_sql and over_databases.exists() else usual
+        template = Template(place.read_text(encoding="utf-8"))
         written[f"{name}.yaml"] = template.substitute(values)
     return written
 
@@ -167,15 +182,21 @@ def _lines(rows: Any) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _values(project: Project, splits: Mapping[str, Sequence[Example]]) -> dict[str, str]:
+def _values(project: Project, splits: Mapping[str, Sequence[Example]], is_sql: bool) -> dict[str, str]:
     """What the starter's settings leave open. A path is relative to the project, so that both may move together."""
 
     def path(place: Path) -> str:
         return json.dumps(os.path.relpath(place.resolve(), project.folder.resolve()), ensure_ascii=False)
 
     examples = [one for rows in splits.values() for one in rows]
-    primary, why = primary_of(examples)
-    marked = _all_marked(splits["train"])
+    primary, why = _ranking(examples, is_sql)
+    # A query is learnt from any prompt that shows the schema: there is nothing to be careful about.
+    marked = _all_marked(splits["train"]) and not is_sql
+    whole, best, strategies, asked = (
+        ("schema", "tables", "direct, repair", "direct")
+        if is_sql
+        else ("lexical", "hybrid", "direct, instructed", "direct, instructed")
+    )
     return {
         "name": project.name,
         "model": path(Path(project.model)) if Path(project.model).is_dir() else json.dumps(project.model),
@@ -186,8 +207,10 @@ def _values(project: Project, splits: Mapping[str, Sequence[Example]]) -> dict[s
         "primary": primary,
         "why": why,
         "tokens": "64" if primary == "exact" else "256",
-        "retrievers": "none, lexical, hybrid" + (", gold" if any(one.has_gold for one in splits["dev"]) else ""),
-        "taught": "hybrid, gold, lexical, gold, none" if marked else "hybrid, lexical",
+        "retrievers": f"none, {whole}, {best}" + (", gold" if any(one.has_gold for one in splits["dev"]) else ""),
+        "strategies": strategies,
+        "asked": asked,
+        "taught": f"{best}, gold, {whole}, gold, none" if marked else f"{best}, {whole}",
         "target": "careful" if marked else "plain",
         "meaning": (
             "careful: the gold answer where the prompt shows its evidence, and otherwise `unknown`."
@@ -221,16 +244,16 @@ def _commands(project: Project) -> tuple[str, ...]:
 
 
 def _said(
-    project: Project, splits: Mapping[str, Sequence[Example]], suggestions: Sequence[Suggestion]
+    project: Project, splits: Mapping[str, Sequence[Example]], suggestions: Sequence[Suggestion], is_sql: bool
 ) -> Iterator[str]:
     examples = [one for rows in splits.values() for one in rows]
     by = "cluster, since all hangs together by documents" if _documents_shared(splits) else "document"
     yield f"{project.folder}: {counted(len(examples), 'question')}, split by {by} (seed {project.seed}):"
     yield from _sizes(splits)
     yield from _too_few(splits)
-    primary, why = primary_of(examples)
+    primary, why = _ranking(examples, is_sql)
     yield f"primary scorer: {primary}. {why}"
-    if primary != "exact":
+    if primary == "f1":
         yield (
             "Warning: exact match is unsuitable for such answers: nearly every right one would count as wrong. Instead "
             "of f1 `primary` may be contains (a short gold phrase stands in the reply), rouge, or a judge's score."

