@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import ConfigDict, Field
 
-from eval.candidates import VARIED, Way
+from eval.candidates import VARIED, Way, read_chats
 from eval.grid import GridSettings, exactly, misfits
 from eval.task import Task, load_task
 from eval.wording import counted, listed
@@ -150,6 +150,10 @@ def _wrong(settings: SearchSettings, stack: Stack, task: Task, start: Combinatio
     if kind == "cot" and shows and (shows.chats is None or "own" in shows.ways):
         what = "answers without the thoughts before them teach `cot` not to think"
         yield "demonstrations", f"{what}; name `chats` that think first, and `ways: [gold, near]`"
+    try:
+        _ = tuple(read_chats(shows.chats)) if shows and shows.chats else ()
+    except FileError as error:
+        yield "demonstrations", str(error)
     if not (settings.instructions or settings.write or shows):
         yield "start", "there is nothing to try; give `instructions`, `write` or `demonstrations`"
 

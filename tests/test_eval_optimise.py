@@ -302,3 +302,13 @@ def test_the_base_model_writes_instructions_told_its_failures_on_the_half_that_c
     assert not [one for one in requests for other in validated if f"entry {other.id[1:]} " in one]
     assert found.holds
     assert yaml.safe_load((tmp_path / "out" / "strategy.yaml").read_text())["optimised"]["instructions"] == GOOD
+
+
+def test_chats_that_show_nothing_are_refused_before_anything_is_asked(stub: Stub, tmp_path: Path) -> None:
+    search = write_search(tmp_path / "world", stub, demonstrations={"train": "train.jsonl", "chats": "chats.jsonl"})
+    turns = [{"role": role, "content": "again"} for role in ("user", "assistant", "user", "assistant")]
+    write_rows(tmp_path / "world" / "chats.jsonl", [{"messages": turns}])
+
+    with pytest.raises(FileError, match=r"search\.yaml:\d+: demonstrations: .*chats\.jsonl:1: "):
+        load_search(search)
+    assert not stub.calls
