@@ -42,7 +42,7 @@ class Replicas:
 
 
 def deploy(path: Path, out: Path, replicas: Replicas) -> str:
-    """Write the application of a stack, once nothing of it can be refused any more; give what to do next."""
+    """Write the application of a stack, when nothing of it is to be refused; give what to do next."""
     stack = Stack.load(path)
     # With a `url`, a stack's model is a name and stays as it is written: so the gateway's stack has one line more.
     name = read_yaml(path, Stack).model
@@ -64,7 +64,7 @@ def application(stack: Stack, name: str, homes: Mapping[str, Path], replicas: Re
     """What `serve run` reads, for this stack's model under this name; `homes` are the adapters' copies."""
     engine = {
         "model_loading_config": {"model_id": name, "model_source": stack.model},
-        "engine_kwargs": keywords(engine_arguments(stack, homes)),
+        "engine_kwargs": keywords(engine_arguments(stack, homes), stack.where("engine", "arguments")),
         "deployment_config": {
             "autoscaling_config": {
                 "min_replicas": replicas.least,
@@ -97,8 +97,11 @@ def application(stack: Stack, name: str, homes: Mapping[str, Path], replicas: Re
     }
 
 
-def keywords(arguments: Sequence[str]) -> dict[str, Any]:
-    """What these arguments of vLLM's server set, by name, as vLLM's own parser reads them; else ServeError."""
+def keywords(arguments: Sequence[str], where: str) -> dict[str, Any]:
+    """What these arguments of vLLM's server set, by name, as vLLM's own parser reads them.
+
+    ServeError for what it or Ray does not take: only `engine.arguments`, written at `where`, can have that.
+    """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.entrypoints.launchers.cli_args import FrontendArgs, make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -107,13 +110,11 @@ def keywords(arguments: Sequence[str]) -> dict[str, Any]:
     try:
         usual, given = vars(parser.parse_args([])), vars(parser.parse_args(list(arguments)))
     except SystemExit:
-        raise ServeError("vLLM does not take these engine.arguments; it says why above") from None
+        raise ServeError(f"{where}: engine.arguments: vLLM does not take them; it says why above") from None
     named = {name: value for name, value in given.items() if value != usual[name] and name not in OWN}
     taken = {field.name for kind in (AsyncEngineArgs, FrontendArgs) for field in fields(kind)}
-    if unknown := named.keys() - taken:
-        raise ServeError(
-            f"Ray Serve LLM has no place for engine.arguments: {', '.join(sorted(unknown))}; leave them out"
-        )
+    if unknown := ", ".join(sorted(named.keys() - taken)):
+        raise ServeError(f"{where}: engine.arguments: Ray Serve LLM has no place for {unknown}; leave them out")
     return {name: to_jsonable_python(value) for name, value in named.items()}
 
 

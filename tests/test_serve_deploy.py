@@ -143,10 +143,10 @@ REFUSED = {
     "adapters that come and go": ({"adapter_folder": "."}, "name those in `adapters`"),
     "copies by vLLM": ({"engine": {"data_parallel_size": 2}}, "see --replicas"),
     "an adapter of the model's name": ({"model": "models", "adapters": {"models": "house"}}, "or of an adapter"),
-    "an argument of nobody": ({"engine": {"arguments": ["--no-such"]}}, "vLLM does not take these"),
+    "an argument of nobody": ({"engine": {"arguments": ["--no-such"]}}, "engine.arguments: vLLM does not take them"),
     "an argument of vLLM's server": (
         {"engine": {"arguments": ["--headless"]}},
-        "no place for engine.arguments: headless",
+        "no place for headless",
     ),
 }
 
@@ -165,7 +165,9 @@ def test_what_cannot_be_deployed_is_refused_and_nothing_is_written(
 
 
 def test_arguments_are_read_by_vllms_own_parser_and_only_what_they_change_is_said() -> None:
-    said = keywords(["--max-model-len", "2k", "--dtype", "auto", "--no-enable-prefix-caching", "-tp", "2"])
+    said = keywords(
+        ["--max-model-len", "2k", "--dtype", "auto", "--no-enable-prefix-caching", "-tp", "2"], "stack.yaml:4"
+    )
 
     assert said == {"max_model_len": 2000, "enable_prefix_caching": False, "tensor_parallel_size": 2}
 
