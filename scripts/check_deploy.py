@@ -33,7 +33,7 @@ from serve.chat import ServeError
 from serve.deploy import Replicas, deploy
 from serve.stack import Stack
 
-START_SECONDS: Final = 300.0
+START_SECONDS: Final = 600.0
 STOP_SECONDS: Final = 60.0
 TOKENS: Final = 32
 Texts = Mapping[tuple[str, str, bool], str]
@@ -57,7 +57,7 @@ def main() -> None:
         problems = check(replace(stack, adapters=stack.adapters | more), options.questions, options.replicas)
     except (FileError, ServeError) as error:
         sys.exit(str(error))
-    print(*problems, sep="\n")
+    print("\n".join(problems), end="\n" * bool(problems))
     sys.exit(1 if problems else 0)
 
 
@@ -73,17 +73,13 @@ def check(stack: Stack, count: int, replicas: int) -> list[str]:
             asking.write_text(yaml.safe_dump(_written(stack) | {"url": url}), encoding="utf-8")
             through = answers(asking, questions)
         alone = answers(own, questions)
-    print(
-        f"{len(alone)} answers of {len({model for model, *_ in alone})} combinations, {len(set(alone.values()))} texts"
-    )
-    return [
-        *(
-            f"{key}: {through[key]!r} through Ray, {alone[key]!r} without"
-            for key in alone
-            if through[key] != alone[key]
-        ),
-        *(f"{key}: another text streamed" for key in alone if alone[key] != alone[*key[:2], not key[2]]),
+    other = [
+        f"{key}: {through[key]!r} through Ray, {text!r} without" for key, text in alone.items() if through[key] != text
     ]
+    cut = [f"{key}: another text streamed" for key, text in alone.items() if text != alone[*key[:2], not key[2]]]
+    ways, texts, same = {model for model, *_ in alone}, set(alone.values()), len(alone) - len(other)
+    print(f"{len(ways)} combinations, {len(texts)} texts: {same} of {len(alone)} answers are the same through Ray")
+    return other + cut
 
 
 def answers(stack: Path, questions: list[str]) -> Texts:
