@@ -48,27 +48,26 @@ def main() -> None:
         "--adapter", type=Path, action="append", default=[], metavar="FOLDER", help="beside the stack's (repeatable)"
     )
     parser.add_argument("--questions", type=int, default=4, help="(default: %(default)s)")
-    parser.add_argument("--replicas", type=int, default=1, help="(default: %(default)s)")
     options = parser.parse_args()
     stop_politely()
     try:
         stack = Stack.load(options.stack)
         more = {folder.name: folder.resolve() for folder in options.adapter}
-        problems = check(replace(stack, adapters=stack.adapters | more), options.questions, options.replicas)
+        problems = check(replace(stack, adapters=stack.adapters | more), options.questions)
     except (FileError, ServeError) as error:
         sys.exit(str(error))
     print("\n".join(problems), end="\n" * bool(problems))
     sys.exit(1 if problems else 0)
 
 
-def check(stack: Stack, count: int, replicas: int) -> list[str]:
+def check(stack: Stack, count: int) -> list[str]:
     """What is other through Ray than without it."""
     questions = some_questions(None, count)[:count]
     with tempfile.TemporaryDirectory(prefix="fulcrum-ray-", dir="/tmp") as folder:  # Ray's sockets have short paths
         own, asking = Path(folder) / "stack.yaml", Path(folder) / "asking.yaml"
         own.write_text(yaml.safe_dump(_written(stack)), encoding="utf-8")
         app = Path(folder) / "app.yaml"
-        print(deploy(own, app, Replicas(replicas, replicas)))
+        print(deploy(own, app, Replicas()))
         with deployed(app, Path(folder)) as url:
             asking.write_text(yaml.safe_dump(_written(stack) | {"url": url}), encoding="utf-8")
             through = answers(asking, questions)
