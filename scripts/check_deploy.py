@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from socket import socket
@@ -95,6 +96,8 @@ def answers(stack: Path, questions: list[str]) -> Texts:
 @contextmanager
 def deployed(app: Path, folder: Path) -> Iterator[str]:
     """The URL of a Ray that serves this application, as soon as it answers; inside, and nothing of it afterwards."""
+    if not find_spec("ray"):
+        raise ServeError("this needs Ray, which is not installed: make ray")
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
