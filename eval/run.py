@@ -149,6 +149,12 @@ def ask(grid: Grid, results: Results, jobs: Sequence[Job], folder: Path, start: 
             asyncio.run(desk.serve(map(batched, rounds(jobs, results, folder))))
 
 
+def _heard(kept: "asyncio.Future[None]") -> None:
+    """What it raises when the run has ended is what ended it: nobody else needs to be told."""
+    if not kept.cancelled():
+        kept.exception()
+
+
 class _Desk:
     """Where the workers get their questions and hand in what came of them."""
 
@@ -204,7 +210,9 @@ class _Desk:
         answer = await self._pipeline.ask(cell, query, retriever=self._oracle(cell, example), model=model)
         # Apart from the loop, which times the calls in flight, and one at a time: a query may take seconds to score.
         # Shielded: an answer that waits for its turn is kept even when the run ends for another one's sake.
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._scoring, self._keep, job, answer, model))
+        kept = asyncio.get_running_loop().run_in_executor(self._scoring, self._keep, job, answer, model)
+        kept.add_done_callback(_heard)
+        await asyncio.shield(kept)
 
     def _keep(self, job: Job, answer: Answer, model: SharedModel) -> None:
         shown = shown_in(answer.messages)
