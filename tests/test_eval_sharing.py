@@ -251,13 +251,14 @@ def test_adapters_follow_each_other_and_questions_stay_together(stub: Stub, tmp_
 def test_repeats_are_drawn_anew_and_count_as_their_mean(stub: Stub, tmp_path: Path) -> None:
     grid, out = world(tmp_path, stub.url, {"direct": {"kind": "direct"}}, repeats=3), tmp_path / "out"
     seeds: list[int | None] = []
-    plain = stub.answer
+    plain, turn = stub.answer, threading.Lock()
 
     def heard(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        if not body.get("logprobs"):
-            seeds.append(body.get("seed"))
-            stub.say = lambda model, messages: "wrong" if body.get("seed") else "word3"
-        return plain(body)
+        with turn:  # one `say` serves them all
+            if not body.get("logprobs"):
+                seeds.append(body.get("seed"))
+                stub.say = lambda model, messages: "wrong" if body.get("seed") else "word3"
+            return plain(body)
 
     stub.answer = heard  # type: ignore[method-assign]
 
