@@ -5,6 +5,7 @@
 Knows nothing of documents or vectors, and leaves scheduling, retries and lost machines to Ray.
 """
 
+import logging
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
@@ -45,15 +46,24 @@ def _mapped(address: str, function: Callable[[T], U], items: Iterable[T]) -> Ite
     ray = _joined(address)
     machines = ray.cluster_resources()
     gpus = int(machines.get("GPU", 0))
-    # One processor is one process with one thread of computation: results are those of one process with many.
-    workers = {"num_gpus": 1, "concurrency": (1, gpus)} if gpus else {"concurrency": (1, int(machines["CPU"]))}
+    # A call at a time for each worker: calls take seconds, and the first worker would take what others wait for.
+    workers = ray.data.ActorPoolStrategy(
+        size=min(gpus or int(machines["CPU"]), len(rows)), max_tasks_in_flight_per_actor=1
+    )
     calls = ray.data.from_items(rows, override_num_blocks=len(rows))
-    done = calls.map(_Worker, fn_constructor_args=(function,), num_cpus=1, **workers)
+    done = calls.map(
+        _Worker, fn_constructor_args=(function,), compute=workers, num_cpus=1, num_gpus=1 if gpus else None
+    )
     try:
         for row in done.iter_rows():
+            if row["wrong"]:
+                raise RetrievalError(row["wrong"])
             yield pickle.loads(row["result"])
+    except ray.exceptions.RayTaskError:
+        raise  # a mistake of ours, with where it was made
     except ray.exceptions.RayError as error:
-        raise _in_a_sentence(error) from error
+        why = str(error).strip().splitlines()[-1]
+        raise RetrievalError(f"--ray {address}: Ray could not go on ({why}); what came back is kept") from error
 
 
 class _Worker:
@@ -62,8 +72,11 @@ class _Worker:
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self._function = function
 
-    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        return {"result": pickle.dumps(self._function(pickle.loads(row["call"])))}
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes | str]:
+        try:
+            return {"result": pickle.dumps(self._function(pickle.loads(row["call"]))), "wrong": ""}
+        except RetrievalError as error:  # as a sentence: Ray would wrap it in where it was raised
+            return {"result": b"", "wrong": str(error)}
 
 
 def _ray() -> Any:
@@ -85,17 +98,10 @@ def _joined(address: str) -> Any:
         except (ConnectionError, RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())
             raise RetrievalError(f"--ray {address}: no cluster answers there ({why})") from error
+    # Ray says how it does it; we say what is done, and what goes wrong.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = context.print_on_execution_start = False
     return ray
-
-
-def _in_a_sentence(error: BaseException) -> RetrievalError:
-    """What went wrong on a machine of the cluster, as it would have been said on this one."""
-    cause: BaseException | None = error
-    while cause is not None:
-        cause = getattr(cause, "cause", None) or cause.__cause__
-        if isinstance(cause, RetrievalError):
-            return RetrievalError(str(cause))
-    return RetrievalError(f"Ray could not finish: {error}")
