@@ -19,6 +19,7 @@ import numpy as np
 
 from retrieval.build import KEYS
 from retrieval.console import Parser
+from retrieval.embed import PACKAGED
 from retrieval.index import Index, open_index
 from retrieval.passage import Hit, Query
 from retrieval.retriever import open_retriever
@@ -86,16 +87,19 @@ def compare(single: Path, sharded: Path, questions: Sequence[str]) -> list[str]:
 def main() -> None:
     parser = Parser(description=__doc__, epilog="example: python -m scripts.check_shards beir/cranfield")
     parser.add_argument("beir", metavar="BEIR_DIR", type=Path, help="corpus.jsonl, queries.jsonl and qrels/")
+    parser.add_argument("--embedder", default=PACKAGED, help="default: the packaged %(default)s")
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processors of each cluster")
     options = parser.parse_args()
     corpus, questions = options.beir / "corpus.jsonl", [topic.text for topic in read_topics(options.beir)]
     with tempfile.TemporaryDirectory() as folder:
         single = Path(folder, "single")
-        print(f"in this process: {build('-m', 'retrieval', 'build', str(corpus), str(single)):.0f} s", flush=True)
+        embedder = ["--embedder", options.embedder]
+        seconds = build("-m", "retrieval", "build", str(corpus), str(single), *embedder)
+        print(f"in this process: {seconds:.0f} s", flush=True)
         for workers in options.workers:
             sharded = Path(folder, f"workers-{workers}")
-            command = ["build", str(corpus), str(sharded), "--shards", str(options.shards)]
+            command = ["build", str(corpus), str(sharded), "--shards", str(options.shards), *embedder]
             seconds = build("-c", BY_RAY, str(workers), *command)
             print(f"{options.shards} shards by Ray, {workers} workers: {seconds:.0f} s", flush=True)
             print("".join(f"  {line}\n" for line in compare(single, sharded, questions)), end="", flush=True)
