@@ -97,7 +97,10 @@ def _joined(address: str) -> Any:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="warning")
         except (ConnectionError, RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())
-            raise RetrievalError(f"--ray {address}: no cluster answers there ({why})") from error
+            raise RetrievalError(
+                f"--ray {address}: no cluster lets us in there ({why}); start one with `ray start --head`, and where "
+                "it wants a token, as Ray's clusters do unless told otherwise, set RAY_AUTH_MODE=token here too"
+            ) from error
     # Ray says how it does it; we say what is done, and what goes wrong.
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

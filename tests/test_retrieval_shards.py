@@ -1,6 +1,8 @@
 """An index in shards is a single index in all but its files, whoever cut and embedded its documents."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -242,13 +244,19 @@ def test_nothing_imports_ray_before_it_is_asked_for() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def halved(number: int) -> int:
-    if number % 2:
-        raise RetrievalError(f"{number} has no half")
-    return number // 2
+def deadly(given: tuple[str, int]) -> int:
+    """Kills its process with the fifth number, the first time."""
+    folder, number = given
+    died = Path(folder) / "died"
+    if number == 5 and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 12:
+        raise RetrievalError("twelve is too many")
+    return number
 
 
-def test_ray_builds_what_one_process_builds_and_says_what_went_wrong(
+def test_ray_builds_what_one_process_builds_though_a_worker_dies_and_says_what_went_wrong(
     tmp_path: Path, wanted: BuildSettings, single: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: make ray")
@@ -257,10 +265,12 @@ def test_ray_builds_what_one_process_builds_and_says_what_went_wrong(
 
     with shared("local") as each:
         build(DOCUMENTS, tmp_path / "index", replace(wanted, shards=4), None, each)
-        assert list(each(halved, range(0, 40, 2))) == list(range(20)), "in order"
-        with pytest.raises(RetrievalError, match=r"^7 has no half$"):
-            list(each(halved, [2, 7, 4]))
+        numbers = each(deadly, [(str(tmp_path), number) for number in range(13)])
+        assert [next(numbers) for _ in range(12)] == list(range(12)), "in order, none lost and none twice"
+        with pytest.raises(RetrievalError, match=r"^twelve is too many$"):
+            next(numbers)
 
+    assert (tmp_path / "died").exists()
     ours, theirs = open_index(tmp_path / "index"), open_index(single)
     assert tuple(ours.passages) == tuple(theirs.passages)
     assert np.array_equal(vectors_of(ours), vectors_of(theirs))
