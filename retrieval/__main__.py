@@ -9,11 +9,13 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final, TypeAlias, get_args
 
 from retrieval.build import build
+from retrieval.cluster import HERE, shared
 from retrieval.comparison import check_key, plain, table_of, tables_by, text_of
 from retrieval.console import Parser, tell_progress
 from retrieval.databases import STYLE, STYLES
@@ -55,16 +57,22 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _build(arguments: argparse.Namespace) -> None:
     tell_progress("retrieval")
-    base = BuildSettings(embedder=arguments.embedder, vectors=arguments.vectors, language=arguments.language)
+    base = BuildSettings(
+        embedder=arguments.embedder,
+        vectors=arguments.vectors,
+        shards=arguments.shards,
+        language=arguments.language,
+    )
     hands = _lent(arguments)
     wanted = variants(arguments.index, base, arguments.size, arguments.overlap, arguments.view, arguments.model)
     reading = read_documents(arguments.documents, tables=arguments.tables)
     documents = tuple(reading)
-    for index, settings in wanted.items():
-        before, started = in_use(index), time.perf_counter()
-        made = build(documents, index, settings, hands.write)
-        news = "up to date, nothing to do" if made == before else f"built in {time.perf_counter() - started:.0f} s"
-        print(f"{index}: {news}: {made.documents:,} documents, {made.passages:,} passages.")
+    with shared(arguments.ray) if arguments.ray else nullcontext(map) as each:
+        for index, settings in wanted.items():
+            before, started = in_use(index), time.perf_counter()
+            made = build(documents, index, settings, hands.write, each)
+            news = "up to date, nothing to do" if made == before else f"built in {time.perf_counter() - started:.0f} s"
+            print(f"{index}: {news}: {made.documents:,} documents, {made.passages:,} passages.")
     if reading.skipped:
         print(f"{len(reading.skipped)} files could not be read and were skipped (see above).")
     if len(wanted) > 1:
@@ -221,6 +229,19 @@ def _add_build(commands: Commands) -> None:
         "--vectors",
         choices=get_args(VectorKind),
         help="how vectors are kept (default: flat up to 100,000 passages, fp16 up to 500,000, ivf above)",
+    )
+    parser.add_argument(
+        "--shards",
+        metavar="N",
+        type=int,
+        default=DEFAULTS.shards,
+        help="in how many files vectors are kept; a search merges what it finds in each (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        default="",
+        help=f"let a Ray cluster cut and embed: its host:port, or {HERE} for one of this machine (needs `make ray`)",
     )
     parser.add_argument(
         "--language",

@@ -9,6 +9,8 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +19,9 @@ import numpy as np
 from retrieval import store
 from retrieval.batch import Vectors as Matrix
 from retrieval.chunking import passages
+from retrieval.cluster import Each
 from retrieval.corpus import shortened
-from retrieval.embed import PACKAGED, locate, open_embedder
+from retrieval.embed import PACKAGED, locate, open_same
 from retrieval.files import model_hash, read_jsonl, write_jsonl
 from retrieval.generation import alone, current, in_use, publish
 from retrieval.index import VECTORS, WORDS, contents
@@ -33,6 +36,8 @@ KEYS: Final = "keys.npy"
 """The hash of each passage's searched text, by which the next generation finds its vector."""
 WRITTEN: Final = "written.jsonl"
 """What a model wrote, by the hash of what it was asked."""
+CUT_AT_ONCE: Final = 1000
+"""Documents that are cut in one call."""
 UNFINISHED: Final = ".unfinished"
 """What a build has computed so far: it outlives a death, and not the build's success."""
 
@@ -58,7 +63,8 @@ class Last:
         return {row["key"]: row["text"] for _, row in read_jsonl(self.folder / WRITTEN)}
 
     def vectors(self) -> Vectors:
-        return Vectors.load(self.folder / VECTORS, self.manifest.kind, self.manifest.probes)
+        shards = self.manifest.inputs.settings.shards
+        return Vectors.load(self.folder / VECTORS, self.manifest.kind, self.manifest.probes, shards)
 
     def by_text(self) -> dict[bytes, Matrix]:
         """The vectors, by the hashes of their texts."""
@@ -66,31 +72,42 @@ class Last:
         return dict(zip((row.tobytes() for row in keys), vectors.take(np.arange(len(vectors))), strict=True))
 
 
-def build(documents: Iterable[Document], index: Path, settings: BuildSettings, write: Write | None = None) -> Manifest:
+def build(
+    documents: Iterable[Document],
+    index: Path,
+    settings: BuildSettings,
+    write: Write | None = None,
+    each: Each = map,
+) -> Manifest:
     """Make a generation and put it in use; with the same inputs as the one in use, do nothing.
 
-    `write` is the model that `settings.writer` names, for a view that a model writes.
+    `write` is the model that `settings.writer` names, for a view that a model writes. `each` does what can be done in
+    many places at once, cutting and embedding; who does it changes nothing in what is made.
     """
     sources = tuple(documents)
-    pieces = tuple(_pieces(sources, settings))
-    if not pieces:
-        raise RetrievalError("the documents hold no text, so there is nothing to index")
     folder = locate(settings.embedder)
     inputs = _inputs(sources, index, settings, folder)
     before = in_use(index)
     if before and before.inputs == inputs:
         return before
+    pieces = tuple(_pieces(sources, settings, each))
+    if not pieces:
+        raise RetrievalError("the documents hold no text, so there is nothing to index")
+    if len(pieces) < settings.shards:
+        raise RetrievalError(f"{settings.shards} shards of {len(pieces)} passages: each needs one, so ask for fewer")
     with alone(index):
         last = _last(index)  # only now: nobody else replaces it any more
         notes = _notes(pieces, settings, write, index / UNFINISHED, last)
         texts = [VIEWS[settings.view](piece.passage, note) for piece, (_, note) in zip(pieces, notes, strict=True)]
-        embed = open_embedder(folder, inputs.embedder_sha256).passages
+        name = PACKAGED if settings.embedder == PACKAGED else str(folder)
+        embed = partial(_embed, name, inputs.embedder_sha256)
         unfinished = index / UNFINISHED / inputs.embedder_sha256[:12]
         known = last if last and last.manifest.inputs.embedder_sha256 == inputs.embedder_sha256 else None
         vectors = Vectors.build(
-            embedded(texts, embed, unfinished, known.by_text() if known else {}),
+            embedded(texts, embed, unfinished, known.by_text() if known else {}, each),
             settings.vectors,
             known.vectors() if known else None,
+            settings.shards,
         )
         words = Words.build(texts, settings.language)
 
@@ -124,10 +141,22 @@ def _read_again(folder: Path, manifest: Manifest) -> None:
         raise OSError("what was written cannot be read again") from error
 
 
-def _pieces(sources: Sequence[Document], settings: BuildSettings) -> Iterator[Piece]:
-    for number, source in enumerate(sources):
-        for passage in passages(source, settings.size, settings.overlap):
-            yield Piece(number, source, passage)
+def _pieces(sources: Sequence[Document], settings: BuildSettings, each: Each) -> Iterator[Piece]:
+    blocks = [sources[first : first + CUT_AT_ONCE] for first in range(0, len(sources), CUT_AT_ONCE)]
+    cut = each(partial(_cut, settings.size, settings.overlap), blocks)
+    for number, (source, spans) in enumerate(zip(sources, chain.from_iterable(cut), strict=True)):
+        for start, end in spans:
+            yield Piece(number, source, source.cut(start, end))
+
+
+def _cut(size: int, overlap: int, sources: Sequence[Document]) -> list[list[tuple[int, int]]]:
+    """Where each passage of each document starts and ends."""
+    return [[(one.start, one.end) for one in passages(source, size, overlap)] for source in sources]
+
+
+def _embed(name: str, sha256: str, texts: list[str]) -> Matrix:
+    """A row for each text, on whatever machine this is called."""
+    return open_same(name, sha256).passages(texts)
 
 
 def _inputs(sources: Sequence[Document], index: Path, settings: BuildSettings, folder: Path) -> Inputs:

@@ -6,12 +6,13 @@ Knows nothing of passages or indexes. Needs no network: a model is a folder on t
 import logging
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
+from platform import node
 from typing import Any, Final
 
 import numpy as np
 
 from retrieval.batch import Batched, Vectors
-from retrieval.files import unsafe_weights
+from retrieval.files import model_hash, unsafe_weights
 from retrieval.passage import RetrievalError
 
 PACKAGED: Final = "all-MiniLM-L6-v2"
@@ -41,6 +42,17 @@ def locate(name: str) -> Path:
 def open_embedder(folder: Path, sha256: str) -> "Embedder":
     """The embedder in this folder, the same one for every index that uses it while its files stay the same."""
     return Embedder(folder)
+
+
+@lru_cache(maxsize=2)
+def open_same(name: str, sha256: str) -> "Embedder":
+    """The embedder of this name on this machine; RetrievalError when its files are not those of the hash."""
+    folder = locate(name)
+    if model_hash(folder) != sha256:
+        raise RetrievalError(
+            f"{folder} on {node()}: not the embedder that the build was started with; copy that one here, as it is"
+        )
+    return open_embedder(folder, sha256)
 
 
 class Embedder:

@@ -93,7 +93,8 @@ def contents(generation: Path, manifest: Manifest) -> tuple[Passages, Vectors, W
     """What the files hold; RetrievalError unless it is what the manifest says."""
     try:
         passages = Passages(generation)
-        vectors = Vectors.load(generation / VECTORS, manifest.kind, manifest.probes)
+        shards = manifest.inputs.settings.shards
+        vectors = Vectors.load(generation / VECTORS, manifest.kind, manifest.probes, shards)
         words = Words.load(generation / WORDS, manifest.inputs.settings.language)
     except RetrievalError:
         raise

@@ -34,6 +34,8 @@ class BuildSettings:
     """The model that writes it, where a model does; another one makes another index."""
     vectors: Kind | None = None
     """How vectors are kept; None: by how many there are."""
+    shards: int = 1
+    """In how many files vectors are kept, each with as many passages."""
     language: str = "english"
     """Whose stems and stop words lexical search knows; `none` compares words as they are written."""
 
@@ -41,6 +43,8 @@ class BuildSettings:
 
     def __post_init__(self) -> None:
         check_language(self.language)
+        if self.shards < 1:
+            raise RetrievalError(f"{self.shards} shards hold nothing; an index has at least 1")
         if by_a_model(self.view) != bool(self.writer):
             raise RetrievalError(
                 f"what is searched is {self.view!r}, which a model writes: name it (--model-url URL --model NAME)"

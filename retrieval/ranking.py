@@ -1,7 +1,7 @@
 """Rankings: rows of an index with their scores, the best first. Pure; knows nothing of what the rows are."""
 
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -28,6 +28,15 @@ def best(scores: Scores, k: int) -> Ranking:
         found = found[scores[found] >= threshold]
     order = np.argsort(-scores[found], kind="stable")[:k]
     return [(int(row), float(scores[row])) for row in found[order]]
+
+
+def merge(rankings: Iterable[Ranking], k: int) -> Ranking:
+    """The k best of rankings whose scores compare and whose rows differ; equal scores keep the order of the rows.
+
+    >>> merge([[(1, 0.9), (0, 0.5)], [(7, 0.8), (6, 0.5)]], k=3)
+    [(1, 0.9), (7, 0.8), (0, 0.5)]
+    """
+    return sorted(chain.from_iterable(rankings), key=lambda pair: (-pair[1], pair[0]))[:k]
 
 
 def fuse(rankings: Sequence[Ranking], k: int) -> Ranking:

@@ -18,6 +18,7 @@ from typing import Final, TypeAlias, TypeVar
 import numpy as np
 
 from retrieval.batch import Vectors as Matrix
+from retrieval.cluster import Each
 from retrieval.files import flush
 from retrieval.generation import writing
 from retrieval.passage import whole
@@ -45,20 +46,25 @@ def key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def embedded(texts: Sequence[str], embed: Embed, unfinished: Path, before: Mapping[bytes, Matrix]) -> Matrix:
-    """A row for each text. What is neither `before` nor `unfinished`, a folder of blocks, is embedded and put there."""
+def embedded(
+    texts: Sequence[str], embed: Embed, unfinished: Path, before: Mapping[bytes, Matrix], each: Each = map
+) -> Matrix:
+    """A row for each text. What is neither `before` nor `unfinished`, a folder of blocks, is embedded and put there.
+
+    The texts of a call decide the last bits of its vectors: calls are the same whoever makes them for `each`.
+    """
     keys = [key(text) for text in texts]
     known = {**_blocks(unfinished), **before}
     new = {one: text for one, text in zip(keys, texts, strict=True) if one not in known}
     if known and new:
         logger.info(f"{sum(one in known for one in keys):,} of {len(texts):,} passages are embedded already")
-    for names, vectors in _in_blocks(new, embed):
+    for names, vectors in _in_blocks(new, embed, each):
         _keep(unfinished, names, vectors)
         known |= zip(names, vectors, strict=True)
     return np.stack([known[one] for one in keys])
 
 
-def _in_blocks(new: Mapping[bytes, str], embed: Embed) -> Iterator[tuple[list[bytes], Matrix]]:
+def _in_blocks(new: Mapping[bytes, str], embed: Embed, each: Each) -> Iterator[tuple[list[bytes], Matrix]]:
     """Embed a sample first, say how long the rest will take, then go on block by block."""
     from tqdm import tqdm
 
@@ -71,13 +77,16 @@ def _in_blocks(new: Mapping[bytes, str], embed: Embed) -> Iterator[tuple[list[by
         a_second = len(sample) / (time.perf_counter() - started)
         minutes = len(names) / a_second / 60
         logger.info(
-            f"embedding {len(names):,} passages: about {minutes:.0f} min, at {a_second:.0f} a second in a sample"
+            f"embedding {len(names):,} passages: about {minutes:.0f} min of this process, at {a_second:.0f} a second "
+            "in a sample"
         )
     sampled = set(sample)
     rest = [name for name in names if name not in sampled]
+    blocks = list(_batched(rest, BLOCK))
+    texts = ([new[name] for name in block] for block in blocks)
     with tqdm(total=len(rest), desc="embedding", unit=" passages", disable=not sys.stderr.isatty()) as bar:
-        for block in _batched(rest, BLOCK):
-            yield block, embed([new[name] for name in block])
+        for block, vectors in zip(blocks, each(embed, texts), strict=True):
+            yield block, vectors
             bar.update(len(block))
 
 

@@ -1,5 +1,6 @@
 """Unit vectors by row, searched by inner product: exact while the corpus is small, smaller and faster above.
 
+They lie in one file or in several, the shards, each a range of rows; a search merges what it finds in each by score.
 The only door to FAISS, but for the process of `gpu`. Knows nothing of texts, passages or generations; what is
 loaded was verified by its hash before.
 """
@@ -8,6 +9,7 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from retrieval.batch import Vectors as Matrix
 from retrieval.gpu import GpuSearch, start
 from retrieval.passage import RetrievalError
-from retrieval.ranking import Ranking, best
+from retrieval.ranking import Ranking, best, merge
 
 Kind: TypeAlias = Literal["flat", "fp16", "ivf"]
 """Float32; float16, half the memory; float16 in groups, of which a search reads the nearest."""
@@ -48,17 +50,23 @@ logger = logging.getLogger(__name__)
 
 
 class Vectors:
-    """A FAISS index whose ids are the rows 0 to n - 1."""
+    """FAISS indexes, the shards, that hold the rows 0 to n - 1 one range after the other; most often there is one."""
 
-    def __init__(self, faiss_index: Any, kind: Kind, probes: int = 0, gpu: GpuSearch | None = None) -> None:
-        self._index = faiss_index
-        self._gpu = gpu
+    def __init__(
+        self, shards: Sequence[Any], kind: Kind, probes: int = 0, gpus: Sequence[GpuSearch | None] = ()
+    ) -> None:
+        self._shards = tuple(shards)
+        self._gpus = list(gpus) or [None] * len(self._shards)
+        self._firsts = np.cumsum([0, *(shard.ntotal for shard in self._shards)])
+        """The first row of each shard, and how many rows there are."""
         self.kind: Final[Kind] = kind
         self.probes: Final = probes
         """How many groups a search reads; 0 where there are none. It is a number of the manifest, not of the file."""
 
     @classmethod
-    def build(cls, matrix: Matrix, kind: Kind | None = None, like: "Vectors | None" = None) -> "Vectors":
+    def build(
+        cls, matrix: Matrix, kind: Kind | None = None, like: "Vectors | None" = None, shards: int = 1
+    ) -> "Vectors":
         """Rows of length 1, float32 (n, d), in the kind named or in the one for so many rows.
 
         Groups are those of `like`, vectors of the same embedder, while there are about as many rows: finding their
@@ -68,68 +76,79 @@ class Vectors:
 
         faiss.omp_set_num_threads(os.cpu_count() or 1)  # this thread may have searched before
         kind = kind or kind_for(len(matrix))
-        width = matrix.shape[1]
-        if kind == "flat":
-            index = faiss.IndexFlatIP(width)
-        elif kind == "fp16":
-            index = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-        else:
-            index = _regrouped(matrix, like) or _grouped(matrix)
-        _add(index, matrix)
-        return cls(index, kind, _probes(index, matrix) if kind == "ivf" else 0)
+        ranges = [matrix[first:after] for first, after in ranges_of(len(matrix), shards)]
+        theirs = like._shards if like and len(like._shards) == shards else [None] * shards
+        made = [_made(rows, kind, their) for rows, their in zip(ranges, theirs, strict=True)]
+        # The most that any shard needs: one number for all, and none finds less than it promises.
+        probes = max(_probes(one, rows) for one, rows in zip(made, ranges, strict=True)) if kind == "ivf" else 0
+        return cls(made, kind, probes)
 
     @classmethod
-    def load(cls, path: Path, kind: Kind, probes: int) -> "Vectors":
+    def load(cls, path: Path, kind: Kind, probes: int, shards: int = 1) -> "Vectors":
         """Memory-mapped: pages are read when a search wants them, and readers share them."""
         import faiss
 
-        try:
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            raise RetrievalError(f"{path}: FAISS cannot read it: {str(error).splitlines()[0]}") from None
-        return cls(index, kind, probes)
+        read = []
+        for file in files_of(path, shards):
+            try:
+                read.append(faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC))
+            except RuntimeError as error:
+                raise RetrievalError(f"{file}: FAISS cannot read it: {str(error).splitlines()[0]}") from None
+        return cls(read, kind, probes)
 
     def accelerated(self, path: Path) -> "Vectors":
         """The same, searched on a GPU where there is one that FAISS can use and the rows are worth it."""
-        return Vectors(self._index, self.kind, self.probes, start(path, len(self)))
+        files = files_of(path, len(self._shards))
+        gpus = [start(file, shard.ntotal) for file, shard in zip(files, self._shards, strict=True)]
+        return Vectors(self._shards, self.kind, self.probes, gpus)
 
     def save(self, path: Path) -> None:
         import faiss
 
-        # Not by its name: FAISS overlooks a disk that is full when it closes the file, and leaves it short.
-        with path.open("wb") as file:
-            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))
+        for file_path, shard in zip(files_of(path, len(self._shards)), self._shards, strict=True):
+            # Not by its name: FAISS overlooks a disk that is full when it closes the file, and leaves it short.
+            with file_path.open("wb") as file:
+                faiss.write_index(shard, faiss.PyCallbackIOWriter(file.write))
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return int(self._firsts[-1])
 
     @property
     def dimension(self) -> int:
-        return int(self._index.d)
+        return int(self._shards[0].d)
 
     def search(self, vector: Matrix, k: int, rows: Mask | None = None) -> Ranking:
-        """The k nearest rows to a unit vector (d,), of those that `rows` allows; a score is the cosine."""
+        """The k nearest rows to a unit vector (d,), of those that `rows` allows; a score is the cosine.
+
+        Equal scores keep the order of the rows, so that what is found does not depend on where shards begin.
+        """
         if rows is not None:
             kept = np.flatnonzero(rows)
             if len(kept) <= FEW:
                 return [(int(kept[row]), score) for row, score in _nearest(self.take(kept) @ vector, k)]
-        elif self._gpu:
-            try:
-                return self._gpu.search(vector, min(k, len(self)))
-            except OSError as error:
-                logger.warning(f"{error}: the CPU searches from now on")
-                self._gpu = None
-        import faiss
-
-        # A question is too little work for two: by one, 100,000 vectors take 6 ms, by two 14.
-        faiss.omp_set_num_threads(1)
-        scores, found = self._index.search(vector[np.newaxis], min(k, len(self)), params=self._how(rows))
-        return [(row, score) for row, score in zip(found[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
+        return merge([self._in_shard(number, vector, k, rows) for number in range(len(self._shards))], k)
 
     def take(self, rows: NDArray[np.int64]) -> Matrix:
         """The vectors of these rows, as exactly as the kind keeps them: float32 (len(rows), d)."""
-        taken: Matrix = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
+        rows = np.asarray(rows, dtype=np.int64)
+        taken = np.empty((len(rows), self.dimension), dtype=np.float32)
+        owners = np.searchsorted(self._firsts, rows, side="right") - 1
+        for number, shard in enumerate(self._shards):
+            here = owners == number
+            taken[here] = shard.reconstruct_batch(rows[here] - self._firsts[number])
         return taken
+
+    def _in_shard(self, number: int, vector: Matrix, k: int, rows: Mask | None) -> Ranking:
+        first, after = self._firsts[number : number + 2].tolist()
+        gpu = self._gpus[number]
+        if gpu and rows is None:
+            try:
+                return _moved(gpu.search(vector, min(k, after - first)), first)
+            except OSError as error:
+                logger.warning(f"{error}: the CPU searches from now on")
+                self._gpus[number] = None
+        here = None if rows is None else rows[first:after]
+        return _moved(_searched(self._shards[number], vector, k, self._how(here)), first)
 
     def _how(self, rows: Mask | None) -> Any:
         """FAISS's parameters of one search."""
@@ -141,6 +160,63 @@ class Vectors:
         if self.kind == "ivf":
             return faiss.SearchParametersIVF(nprobe=self.probes, **chosen)
         return faiss.SearchParameters(**chosen) if chosen else None
+
+
+def ranges_of(rows: int, shards: int) -> list[tuple[int, int]]:
+    """The rows of each shard, from the first up to the one after the last: as even as can be.
+
+    >>> ranges_of(10, 3)
+    [(0, 3), (3, 6), (6, 10)]
+    """
+    return [(rows * number // shards, rows * (number + 1) // shards) for number in range(shards)]
+
+
+def files_of(path: Path, shards: int) -> list[Path]:
+    """Where each shard is kept; a single one in `path` itself.
+
+    >>> [file.name for file in files_of(Path("index.faiss"), 2)]
+    ['index-0001.faiss', 'index-0002.faiss']
+    """
+    return [path.with_stem(f"{path.stem}-{number:04}") for number in range(1, shards + 1)] if shards > 1 else [path]
+
+
+def _searched(index: Any, vector: Matrix, k: int, how: Any) -> Ranking:
+    """FAISS's k nearest, equal scores in the order of their rows.
+
+    FAISS keeps any of several that are equally near to the end of its list: it is asked for more until that end is
+    farther than the last that counts.
+    """
+    import faiss
+
+    # A question is too little work for two: by one, 100,000 vectors take 6 ms, by two 14.
+    faiss.omp_set_num_threads(1)
+    wanted = k + 1
+    while True:
+        scores, rows = index.search(vector[np.newaxis], min(wanted, index.ntotal), params=how)
+        found = [(row, score) for row, score in zip(rows[0].tolist(), scores[0].tolist(), strict=True) if row >= 0]
+        if len(found) < wanted or found[-1][1] < found[k - 1][1]:
+            return merge([found], k)
+        wanted *= 2
+
+
+def _moved(ranking: Ranking, first: int) -> Ranking:
+    """A shard's rows as rows of the whole."""
+    return [(first + row, score) for row, score in ranking]
+
+
+def _made(matrix: Matrix, kind: Kind, like: Any) -> Any:
+    """A FAISS index of these rows."""
+    import faiss
+
+    width = matrix.shape[1]
+    if kind == "flat":
+        index = faiss.IndexFlatIP(width)
+    elif kind == "fp16":
+        index = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    else:
+        index = _regrouped(matrix, like) or _grouped(matrix)
+    _add(index, matrix)
+    return index
 
 
 def kind_for(rows: int) -> Kind:
@@ -157,11 +233,11 @@ def _nearest(scores: Matrix, k: int) -> Ranking:
     return [(row, float(scores[row])) for row, _ in best(scores.astype(np.float64) + 2.0, k)]
 
 
-def _regrouped(matrix: Matrix, like: Vectors | None) -> Any:
+def _regrouped(matrix: Matrix, like: Any) -> Any:
     """An empty index with the groups of another; None when that has none, or too many or too few for so many rows."""
-    if like is None or like.kind != "ivf" or not len(like) / ALIKE < len(matrix) < len(like) * ALIKE:
+    theirs = getattr(like, "quantizer", None)
+    if theirs is None or not like.ntotal / ALIKE < len(matrix) < like.ntotal * ALIKE:
         return None
-    theirs = like._index.quantizer
     index = _empty(matrix.shape[1], theirs.ntotal)
     index.quantizer.add(theirs.reconstruct_n(0, theirs.ntotal))
     index.is_trained = True  # codes in float16 have nothing to learn

@@ -24,7 +24,7 @@ class Fulcrum:
         import faiss  # noqa: F401  so that what it takes in memory counts as the library's, as with the others
 
         self._kind: Final = kind
-        self._vectors = Vectors(None, kind)
+        self._vectors = Vectors((), kind)
 
     def build(self, vectors: Matrix) -> None:
         self._vectors = Vectors.build(vectors, self._kind)

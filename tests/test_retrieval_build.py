@@ -47,7 +47,7 @@ def embedded(embedder: Path) -> Iterator[list[str]]:
         return really(some)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval.build, "open_embedder", lambda *_: SimpleNamespace(passages=passages))
+        patch.setattr(retrieval.build, "open_same", lambda *_: SimpleNamespace(passages=passages))
         yield texts
 
 

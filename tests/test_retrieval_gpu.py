@@ -50,7 +50,7 @@ def test_when_the_child_dies_the_cpu_goes_on(matrix: Matrix, tmp_path: Path, cap
     child = subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child.wait()
     plain = Vectors.build(matrix)
-    vectors = Vectors(plain._index, "flat", 0, GpuSearch(child))
+    vectors = Vectors(plain._shards, "flat", 0, [GpuSearch(child)])
 
     found = [vectors.search(matrix[5], 3) for _ in range(2)]
 
