@@ -113,7 +113,7 @@ def _refused(status: int, why: str) -> web.Response:
     return web.json_response({"error": {"message": why}}, status=status)
 
 
-async def main(socket: str, base: str, adapters: dict[str, str]) -> None:
+async def main(door: str | tuple[str, int], base: str, adapters: dict[str, str]) -> None:
     await asyncio.sleep(STARTING)
     server = Server(base, adapters)
     app = web.Application()
@@ -124,18 +124,22 @@ async def main(socket: str, base: str, adapters: dict[str, str]) -> None:
     app.router.add_post("/v1/unload_lora_adapter", server.unload)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.UnixSite(runner, socket).start()
+    site = web.UnixSite(runner, door) if isinstance(door, str) else web.TCPSite(runner, *door, reuse_address=True)
+    await site.start()
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
     parser = ArgumentParser(prog="python -m scripts.stub_engine")
-    parser.add_argument("--uds", required=True)
+    parser.add_argument("--uds")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int)
     parser.add_argument("--served-model-name", required=True)
     parser.add_argument("--lora-modules", nargs="*", default=[])
     options, _ = parser.parse_known_args()
     try:
         found = dict(word.split("=", 1) for word in options.lora_modules)
-        asyncio.run(main(options.uds, options.served_model_name, found))
+        door = options.uds or (options.host, options.port)
+        asyncio.run(main(door, options.served_model_name, found))
     except KeyboardInterrupt:
         sys.exit(0)

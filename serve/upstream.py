@@ -38,6 +38,8 @@ class Server:
     """Of an engine of our own."""
     names: Mapping[str, str] = field(default_factory=dict)
     """What that server calls an adapter, where it is not the adapter's name."""
+    key: str = ""
+    """Of an engine of our own that listens on a port; else OPENAI_API_KEY is sent when set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Chunk:
 
 
 class Line:
-    """An open line to a server: connections are kept for the next question. OPENAI_API_KEY is sent when set."""
+    """An open line to a server: connections are kept for the next question."""
 
     def __init__(self, server: Server, patience: Patience = PATIENT) -> None:
         self.server = server
@@ -80,7 +82,7 @@ class Line:
     def http(self) -> aiohttp.ClientSession:
         """Made inside the event loop in which it is first used."""
         if self._session is None:
-            key, socket = os.environ.get("OPENAI_API_KEY"), self.server.socket
+            key, socket = self.server.key or os.environ.get("OPENAI_API_KEY"), self.server.socket
             kept: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE}
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(str(socket), **kept) if socket else aiohttp.TCPConnector(**kept),
