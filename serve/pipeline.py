@@ -48,7 +48,7 @@ class Pipeline:
         """
         self.stack = stack
         self.offered: Mapping[str, Combination] = stack.offered
-        self.line: Final = Line(server or Server(stack.url or ""), patience)
+        self.line: Final = Line(server or Server(stack.urls or ("",)), patience)
         self._opened: Opened = open_all(stack, Writer(self.model(BASE, WRITING)), lend)
 
     async def __aenter__(self) -> Self:

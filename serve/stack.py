@@ -4,15 +4,17 @@ Reads and checks the file; knows nothing of engines, and opens none of the thing
 """
 
 import re
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from retrieval.files import STRICT, FileError, read_text, read_yaml
 from retrieval.settings import RetrieverSettings
@@ -32,7 +34,23 @@ def _name(text: str) -> str:
     return text
 
 
+def _reachable(written: object) -> object:
+    """Checked before its type is, which of a union would be said once for each of its members."""
+    urls = written if isinstance(written, list | tuple) else [written]
+    if not urls:
+        raise ValueError("an empty list; name a server, `http://host:8000/v1`, or remove the key")
+    for one in urls:
+        parts = urlsplit(one) if isinstance(one, str) else None
+        if not parts or parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{one!r} is no address of a server; write it as `http://host:8000/v1`")
+    if twice := [one for one, times in Counter(one.rstrip("/") for one in urls).items() if times > 1]:
+        raise ValueError(f"{twice[0]} is there twice; name each server once")
+    return written
+
+
 Name = Annotated[str, AfterValidator(_name)]
+Url = Annotated[str | tuple[str, ...], BeforeValidator(_reachable)]
+"""Of one OpenAI-compatible server, or of several that offer the same models."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +102,8 @@ class Stack:
     capture: Path | None = None
     """A file that keeps the gateway's chats, with sources and feedback; without it nothing is kept."""
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
-    url: str | None = None
-    """An OpenAI-compatible server to use (`http://host:8000/v1`) instead of starting an engine."""
+    url: Url | None = None
+    """An OpenAI-compatible server to use (`http://host:8000/v1`) instead of starting an engine, or a list of some."""
     file: Path | None = None
     """Where it was read from; not a key of the file."""
 
@@ -111,6 +129,11 @@ class Stack:
     def on_the_shelf(self, name: str) -> bool:
         """Whether this adapter is there because it lies in the folder."""
         return self.adapter_folder is not None and self.adapters[name] == self.adapter_folder / name
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers to use; none where an engine is started."""
+        return (self.url,) if isinstance(self.url, str) else self.url or ()
 
     @property
     def combinations(self) -> tuple[Combination, ...]:

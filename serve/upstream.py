@@ -31,9 +31,9 @@ END: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where models are asked."""
+    """Where models are asked: at one address, or at several that offer the same."""
 
-    url: str = "http://engine/v1"
+    urls: tuple[str, ...] = ("http://engine/v1",)
     socket: Path | None = None
     """Of an engine of our own."""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Line:
         `request` is its id in the server's log.
         """
         headers = {"X-Request-Id": request} if request else {}
-        url, data, why = f"{self.server.url}/{route}", json.dumps(body).encode(), ""
+        url, data, why = f"{self.server.urls[0]}/{route}", json.dumps(body).encode(), ""
         streamed = "stream" in body
         seconds = self.patience.first if streamed else self.patience.whole
         back_off = BACK_OFF if self.patience.back_off is None else self.patience.back_off
@@ -139,16 +139,16 @@ class Line:
                         return response
                     why = f"answered {response.status}: {_complaint(await response.text(errors='replace'))}"
             except TimeoutError:
-                raise Unavailable(f"{self.server.url} was silent for {seconds:.0f} s") from None
+                raise Unavailable(f"{self.server.urls[0]} was silent for {seconds:.0f} s") from None
             except aiohttp.ClientError as error:
                 why = f"cannot be reached ({str(error) or type(error).__name__})"
             else:
                 if response.status < 500 and response.status != TOO_MANY:
-                    raise ServeError(f"{self.server.url} {why}")
+                    raise ServeError(f"{self.server.urls[0]} {why}")
             if wait is not None:
                 await asyncio.sleep(wait)
         attempts = len(back_off) + 1
-        raise Unavailable(f"{self.server.url} {why}" + (f"; {attempts} attempts" if attempts > 1 else ""))
+        raise Unavailable(f"{self.server.urls[0]} {why}" + (f"; {attempts} attempts" if attempts > 1 else ""))
 
     async def is_over(self) -> bool:
         """Whether an engine of our own says that it cannot go on: its server outlives what computes by some seconds."""
@@ -164,12 +164,12 @@ class Line:
         if self._down:
             raise Unavailable(self._down)
         try:
-            async with self.http.get(f"{self.server.url}/models", timeout=aiohttp.ClientTimeout(5.0)) as response:
+            async with self.http.get(f"{self.server.urls[0]}/models", timeout=aiohttp.ClientTimeout(5.0)) as response:
                 response.raise_for_status()
                 return list((await response.json())["data"])
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
             raise Unavailable(
-                f"{self.server.url} does not list its models ({str(error) or type(error).__name__})"
+                f"{self.server.urls[0]} does not list its models ({str(error) or type(error).__name__})"
             ) from None
 
 
@@ -222,11 +222,11 @@ class Upstream:
         try:
             return json.loads(said)
         except ValueError:
-            raise ServeError(f"{self.line.server.url} does not speak OpenAI's API: {said[:200]!r}") from None
+            raise ServeError(f"{self.line.server.urls[0]} does not speak OpenAI's API: {said[:200]!r}") from None
 
     async def _chunks(self, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         """The events of a stream up to its `[DONE]`."""
-        url, patience = self.line.server.url, self.line.patience
+        url, patience = self.line.server.urls[0], self.line.patience
         response = await self.line.send("chat/completions", body, self._id)
         try:
             async for raw in _events(response.content, patience):

@@ -100,7 +100,7 @@ def model(line: Line) -> Upstream:
 
 
 async def test_five_streamed_answers_take_one_connection() -> None:
-    async with engine() as server, Line(Server(f"http://127.0.0.1:{server.port}/v1")) as line:
+    async with engine() as server, Line(Server((f"http://127.0.0.1:{server.port}/v1",))) as line:
         said = [(await model(line).hear(QUESTION, unheard)).text for _ in range(5)]
 
     assert said == ["It is."] * 5
@@ -109,7 +109,7 @@ async def test_five_streamed_answers_take_one_connection() -> None:
 
 async def test_an_answer_whose_body_never_ends_is_whole_and_its_connection_is_not_used_again() -> None:
     patience = Patience(idle=30)
-    async with engine(ends=False) as server, Line(Server(f"http://127.0.0.1:{server.port}/v1"), patience) as line:
+    async with engine(ends=False) as server, Line(Server((f"http://127.0.0.1:{server.port}/v1",)), patience) as line:
         said = [(await asyncio.wait_for(model(line).hear(QUESTION, unheard), 10)).text for _ in range(2)]
 
     assert said == ["It is."] * 2
@@ -117,7 +117,7 @@ async def test_an_answer_whose_body_never_ends_is_whole_and_its_connection_is_no
 
 
 async def test_an_answer_that_nobody_waits_for_is_hung_up_on() -> None:
-    async with engine(goes_on=False) as server, Line(Server(f"http://127.0.0.1:{server.port}/v1")) as line:
+    async with engine(goes_on=False) as server, Line(Server((f"http://127.0.0.1:{server.port}/v1",))) as line:
         heard = asyncio.Event()
 
         async def tell(_: Chunk) -> None:

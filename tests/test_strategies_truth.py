@@ -276,7 +276,7 @@ async def test_a_server_that_tells_no_probabilities_is_no_confidence_of_none() -
 
 async def test_the_servers_probabilities_reach_the_reply() -> None:
     with echoing() as echo:
-        async with Line(Server(echo.url)) as line:
+        async with Line(Server((echo.url,))) as line:
             model = Upstream(line, "tiny", SAYS)
             told = await asking(model, logprobs=True).chat((Message("user", "Who?"),))
             untold = await model.chat((Message("user", "Who?"),))

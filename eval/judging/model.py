@@ -76,7 +76,7 @@ def opened(settings: JudgeSettings) -> Iterator[Judge]:
         return
     stack = stack_of(settings)
     with ExitStack() as stay:
-        server = Server(stack.url) if stack.url else stay.enter_context(Engine(stack)).server
+        server = Server(stack.urls) if stack.urls else stay.enter_context(Engine(stack)).server
         yield ModelJudge(Upstream(Line(server), stack.model, Sampling(max_tokens=settings.max_tokens)))
 
 

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from eval.judging.inquiry import HIGHEST, KINDS, Inquiry, KindName
 from retrieval.embed import PACKAGED
 from retrieval.files import STRICT, FileError, read_jsonl, read_yaml
-from serve.stack import EngineSettings
+from serve.stack import EngineSettings, Url
 
 MetricKind = Literal["faithfulness", "context_precision", "context_recall", "answer_relevancy", "scorecard", "pairwise"]
 
@@ -34,7 +34,7 @@ class JudgeSettings:
 
     model: str | None = None
     """A model folder, for which an engine is started; with `url`, what that server calls it."""
-    url: str | None = None
+    url: Url | None = None
     engine: EngineSettings = field(default_factory=EngineSettings)
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     reranker: Path | None = None
