@@ -33,12 +33,16 @@ class Server:
         self.base = base
         self.adapters = adapters
         self.over = False
+        self.answered = 0
 
     async def models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": name} for name in (self.base, *self.adapters)]})
 
     async def health(self, _: web.Request) -> web.Response:
         return web.Response(status=503 if self.over else 200)
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text=f"vllm:request_success_total {self.answered}\n")
 
     async def load(self, request: web.Request) -> web.Response:
         asked = await request.json()
@@ -70,6 +74,7 @@ class Server:
         await asyncio.sleep(SECONDS * len(said))
         if random.random() < CUTS and not asked.get("logprobs"):
             return await self._cut(request)
+        self.answered += 1
         choice = {"index": 0, "message": {"role": "assistant", "content": "".join(said)}, "finish_reason": "length"}
         told = {"content": [{"token": said[0], "logprob": 0.0}]} if asked.get("logprobs") else None
         return web.json_response({**_head(model), "choices": [choice | {"logprobs": told}], "usage": _usage(said)})
@@ -118,6 +123,7 @@ async def main(door: str | tuple[str, int], base: str, adapters: dict[str, str])
     server = Server(base, adapters)
     app = web.Application()
     app.router.add_get("/health", server.health)
+    app.router.add_get("/metrics", server.metrics)
     app.router.add_get("/v1/models", server.models)
     app.router.add_post("/v1/chat/completions", server.chat)
     app.router.add_post("/v1/load_lora_adapter", server.load)

@@ -102,7 +102,7 @@ class Engine:
         if isinstance(self._door, Path):
             return Server(socket=self._door, names=names)
         host, port = self._door
-        return Server(f"http://{host}:{port}/v1", names=names, key=self._key)
+        return Server((f"http://{host}:{port}/v1",), names=names, key=self._key)
 
     def give_up(self) -> None:
         """Let `__enter__`, in another thread, wait no longer."""
@@ -134,7 +134,7 @@ class Engine:
         started, told = time.monotonic(), 0
         server = self.server
         transport = httpx.HTTPTransport(uds=str(server.socket) if server.socket else None)
-        with httpx.Client(transport=transport, base_url=server.url, trust_env=False) as http:
+        with httpx.Client(transport=transport, base_url=server.urls[0], trust_env=False) as http:
             while not _healthy(http):
                 seconds = time.monotonic() - started
                 if self._given_up.is_set():

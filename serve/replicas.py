@@ -15,7 +15,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -33,6 +33,10 @@ PULSE: Final = 0.5
 """Seconds between two looks at whether an engine still runs."""
 END_SECONDS: Final = 15.0
 """For the engines to end, so that the next ones find their memory free."""
+
+PAUSE: Final = 5.0
+"""Seconds after an engine that could not be started again, and before the next."""
+NO_ROOM: Final = f"no replica is ready after {START_SECONDS:.0f} s; look for room on the cluster: ray status"
 
 _logger = logging.getLogger(__name__)
 
@@ -63,8 +67,9 @@ class Replica:
     async def start(self) -> str:
         """Its URL, once it answers; the same when it is asked again. ServeError names the machine."""
         async with self._starting:
-            self._engine = engine = self._engine or await asyncio.to_thread(self._started)
-        return engine.server.url
+            if self._engine is None:
+                self._engine = await asyncio.to_thread(self._started)
+            return self._engine.server.urls[0]
 
     async def end(self) -> None:
         """Return when it has ended because it should."""
@@ -84,13 +89,13 @@ class Replica:
         order, address = self._order, str(ray.util.get_node_ip_address())
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray allows a process as many as it reserved CPUs: one
         try:
-            _refuse_others(order)
+            refuse_others(order)
             return Engine(order.stack, self._log, order.host or address, order.key).__enter__()
         except ServeError as error:
             raise ServeError(f"no engine on {address}, a machine of the cluster: {error}") from None
 
 
-def _refuse_others(order: Order) -> None:
+def refuse_others(order: Order) -> None:
     """ServeError for what is here under the same name and is not the same."""
     check(order.stack)
     if engine_version() != order.vllm:
@@ -105,10 +110,8 @@ class Replicas:
 
     def __init__(self, stack: Stack) -> None:
         self.stack: Final = stack
-        self._changed = threading.Condition()
-        self._urls: dict[int, str] = {}
-        self._hopeless: dict[int, str] = {}
-        """Those that will not come any more, and why."""
+        self._roll = Roll(stack.engine.replicas)
+        self._closing = threading.Event()
 
     def __enter__(self) -> Self:
         """Waits for the first; the others are asked as they come. ServeError when none does."""
@@ -120,7 +123,7 @@ class Replicas:
             stay.callback(self._stop, ray, actors)
             for number, actor in enumerate(actors):
                 threading.Thread(target=self._follow, args=(ray, number, actor), daemon=True).start()
-            self._await_one()
+            self._roll.await_one()
             self._stay = stay.pop_all()
         return self
 
@@ -129,54 +132,92 @@ class Replicas:
 
     @property
     def server(self) -> Server:
-        """Where those are asked that are there, and what they call the adapters."""
-        return Server(next(iter(self._urls.values())), names=self._order.names, key=self._order.key)
+        """Where they are asked, and what they call the adapters."""
+        return Server(self._roll, names=self._order.names, key=self._order.key, comes_within=START_SECONDS)
 
     def _follow(self, ray: Any, number: int, actor: Any) -> None:
         """In a thread of its own: know where this replica is, through all its lives."""
-        try:
-            while True:
-                self._is_at(number, ray.get(actor.start.options(max_task_retries=-1).remote()))
-                try:
-                    ray.get(actor.end.remote())
+        lives = 0
+        while not self._closing.is_set():
+            try:
+                url = ray.get(actor.start.options(max_task_retries=-1).remote())
+            except ray.exceptions.RayTaskError as error:  # the engine could not be started
+                if not lives:
+                    self._roll.stays_away(number, str(error.cause))
                     return
-                except ray.exceptions.RayActorError as error:
-                    self._is_at(number, None)
+                self._closing.wait(PAUSE)
+                ray.kill(actor, no_restart=False)  # it may find a better machine
+                continue
+            except ray.exceptions.RayActorError as error:
+                self._roll.stays_away(number, _first_line(error))
+                return
+            lives += 1
+            self._roll.comes(number, url)
+            try:
+                ray.get(actor.end.remote())
+            except ray.exceptions.RayActorError as error:
+                if not self._closing.is_set():
                     _logger.warning("replica %d is lost, Ray starts another (%s)", number, _first_line(error))
-        except ray.exceptions.RayTaskError as error:
-            self._give_up(number, str(error.cause))
-        except ray.exceptions.RayActorError as error:
-            self._give_up(number, _first_line(error))
-
-    def _is_at(self, number: int, url: str | None) -> None:
-        with self._changed:
-            if url is None:
-                del self._urls[number]
-            else:
-                self._urls[number] = url
-                _logger.info("replica %d answers at %s", number, url)
-            self._changed.notify_all()
-
-    def _give_up(self, number: int, why: str) -> None:
-        with self._changed:
-            self._hopeless[number] = why
-            self._changed.notify_all()
-
-    def _await_one(self) -> None:
-        replicas, began = self.stack.engine.replicas, time.monotonic()
-        _logger.info("waiting for the first of %d replicas", replicas)
-        with self._changed:
-            self._changed.wait_for(lambda: self._urls or len(self._hopeless) == replicas, START_SECONDS)
-            if not self._urls:
-                raise ServeError("\n".join(dict.fromkeys(self._hopeless.values())))
-        _logger.info("the first replica is ready after %.0f s", time.monotonic() - began)
+            self._roll.goes(number)
 
     def _stop(self, ray: Any, actors: list[Any]) -> None:
         """End the engines before Ray's processes: the next ones may want their memory."""
-        ends = [actors[number].stop.remote() for number in self._urls]
+        self._closing.set()
+        ends = [actors[number].stop.remote() for number in self._roll.numbers]
         ray.wait(ends, num_returns=len(ends), timeout=END_SECONDS)
         for actor in actors:
             ray.kill(actor)
+
+
+class Roll(Sequence[str]):
+    """Where the replicas are that are there: read by those who ask, written by the threads that follow the replicas."""
+
+    def __init__(self, replicas: int) -> None:
+        self._replicas = replicas
+        self._changed = threading.Condition()
+        self._there: Mapping[int, str] = {}
+        self._away: dict[int, str] = {}
+        """Those that will not come, and why."""
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def __getitem__(self, place: Any) -> Any:
+        return (*self._there.values(),)[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._there.values())
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return (*self._there,)
+
+    def comes(self, number: int, url: str) -> None:
+        _logger.info("replica %d answers at %s", number, url)
+        with self._changed:
+            self._there = {**self._there, number: url}
+            self._changed.notify_all()
+
+    def goes(self, number: int) -> None:
+        with self._changed:
+            self._there = {one: url for one, url in self._there.items() if one != number}
+
+    def stays_away(self, number: int, why: str) -> None:
+        with self._changed:
+            self._away[number] = why
+            self._changed.notify_all()
+            if len(self._away) < self._replicas:
+                _logger.error("replica %d does not come: %s", number, why)
+
+    def await_one(self) -> None:
+        """ServeError when none comes."""
+        _logger.info("waiting for the first of %d replicas", self._replicas)
+        began = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: self._there or len(self._away) == self._replicas, START_SECONDS)
+            if not self._there:
+                raise ServeError("\n".join(dict.fromkeys(self._away.values())) or NO_ROOM)
+        _logger.info("the first replica is ready after %.0f s", time.monotonic() - began)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Knows nothing of strategies, retrieval, or of who started the server.
 import asyncio
 import json
 import os
+import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -25,6 +26,10 @@ BACK_OFF: Final = (0.1, 0.5, 2.0)
 """Seconds between attempts: an engine that is busy recovers within these, one that is gone does not."""
 KEEP_ALIVE: Final = 3.0
 """Seconds an idle connection is kept: less than vLLM keeps it, which would otherwise hang up on a question."""
+LOOK: Final = 0.2
+"""Seconds between two looks whether an engine has come."""
+REST: Final = 5.0
+"""Seconds for which one that has just refused a question is not asked another."""
 END: Final = 1.0
 """Seconds for the end of a stream to come after its last event: it is under way, or never comes."""
 
@@ -33,13 +38,16 @@ END: Final = 1.0
 class Server:
     """Where models are asked: at one address, or at several that offer the same."""
 
-    urls: tuple[str, ...] = ("http://engine/v1",)
+    urls: Sequence[str] = ("http://engine/v1",)
+    """Read anew for each question: of engines that come and go, those that are there."""
     socket: Path | None = None
     """Of an engine of our own."""
     names: Mapping[str, str] = field(default_factory=dict)
     """What that server calls an adapter, where it is not the adapter's name."""
-    key: str = ""
-    """Of an engine of our own that listens on a port; else OPENAI_API_KEY is sent when set."""
+    key: str = field(default="", repr=False)
+    """Of engines of our own that listen on ports; else OPENAI_API_KEY is sent when set."""
+    comes_within: float = 0.0
+    """Seconds for which questions wait when none is there, since another is on its way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +83,7 @@ class Line:
         self.server = server
         self.patience: Final = patience
         self._down = ""
+        self._refused: dict[str, float] = {}
         self._session: aiohttp.ClientSession | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -122,33 +131,51 @@ class Line:
 
         `request` is its id in the server's log.
         """
-        headers = {"X-Request-Id": request} if request else {}
-        url, data, why = f"{self.server.urls[0]}/{route}", json.dumps(body).encode(), ""
+        headers, data = {"X-Request-Id": request} if request else {}, json.dumps(body).encode()
         streamed = "stream" in body
         seconds = self.patience.first if streamed else self.patience.whole
-        back_off = BACK_OFF if self.patience.back_off is None else self.patience.back_off
-        for wait in (*back_off, None):
-            if self._down:
-                raise Unavailable(self._down)
+        pauses = iter(BACK_OFF if self.patience.back_off is None else self.patience.back_off)
+        attempts, lost = 0, 0.0
+        while True:
+            url = await self._anyone()
+            attempts += 1
             try:
                 async with asyncio.timeout(seconds):
-                    response = await self.http.post(url, data=data, headers=JSON | headers)
+                    response = await self.http.post(f"{url}/{route}", data=data, headers=JSON | headers)
                     if response.ok:
                         if not streamed:
                             await response.read()
                         return response
                     why = f"answered {response.status}: {_complaint(await response.text(errors='replace'))}"
             except TimeoutError:
-                raise Unavailable(f"{self.server.urls[0]} was silent for {seconds:.0f} s") from None
+                raise Unavailable(f"{url} was silent for {seconds:.0f} s") from None
             except aiohttp.ClientError as error:
                 why = f"cannot be reached ({str(error) or type(error).__name__})"
+                self._refused[url] = now = time.monotonic()
+                lost = lost or now
+                if now - lost < self.server.comes_within:
+                    continue
             else:
                 if response.status < 500 and response.status != TOO_MANY:
-                    raise ServeError(f"{self.server.urls[0]} {why}")
-            if wait is not None:
-                await asyncio.sleep(wait)
-        attempts = len(back_off) + 1
-        raise Unavailable(f"{self.server.urls[0]} {why}" + (f"; {attempts} attempts" if attempts > 1 else ""))
+                    raise ServeError(f"{url} {why}")
+            pause = next(pauses, None)
+            if pause is None:
+                raise Unavailable(f"{url} {why}" + (f"; {attempts} attempts" if attempts > 1 else ""))
+            await asyncio.sleep(pause)
+
+    async def _anyone(self) -> str:
+        """The address of somebody to ask; where engines come and go, one that did not just refuse, waited for."""
+        began = time.monotonic()
+        while True:
+            if self._down:
+                raise Unavailable(self._down)
+            now, fickle = time.monotonic(), self.server.comes_within > 0
+            there = [url for url in self.server.urls if not fickle or now - self._refused.get(url, -REST) >= REST]
+            if there:
+                return random.choice(there)
+            if now - began >= self.server.comes_within:
+                raise Unavailable(f"no engine is there, and none came within {self.server.comes_within:.0f} s")
+            await asyncio.sleep(LOOK)
 
     async def is_over(self) -> bool:
         """Whether an engine of our own says that it cannot go on: its server outlives what computes by some seconds."""

@@ -1,0 +1,154 @@
+"""Engines that Ray runs. What needs Ray is skipped without it; the engines are stand-ins for vLLM in its name."""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import yaml
+
+from eval.grid import Grid, load_grid
+from eval.keys import keys_of
+from retrieval.build import build
+from retrieval.documents import read_documents
+from retrieval.files import FileError
+from retrieval.manifest import BuildSettings
+from scripts.check_ray import Watched, on_ray, outlive
+from scripts.serving import descendants, is_running, words_of
+from serve.adapters import served_as
+from serve.chat import ServeError
+from serve.engine import engine_version
+from serve.replicas import LOCAL, Order, Replicas, refuse_others
+from serve.stack import Stack
+from tests.eval_stub import write_world
+from tests.tiny import make_adapter, make_model
+from tests.tiny_search import make_embedder
+
+ROOT = Path(__file__).parents[1]
+STAND_IN = 'import runpy\nrunpy.run_module("scripts.stub_engine", run_name="__main__")\n'
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """Twelve questions with a base model, an adapter and a search."""
+    world = tmp_path_factory.mktemp("world")
+    make_adapter(world / "house", make_model(world / "model"))
+    path = write_world(world, "", n=12, adapters=["base", "house"], retrievers=["none", "words"], strategies=["direct"])
+    build(
+        list(read_documents(world / "corpus.jsonl")),
+        world / "index",
+        BuildSettings(embedder=str(make_embedder(world / "embedder"))),
+    )
+    settings = {
+        "model": "model",
+        "adapters": {"house": "house"},
+        "engine": {"max_model_len": 256},
+        "retrievers": {"words": {"kind": "lexical", "index": "index", "k": 2}},
+        "strategies": {"direct": {"kind": "direct"}},
+        "sampling": {"max_tokens": 4},
+    }
+    (world / "stack.yaml").write_text(yaml.safe_dump(settings))
+    return load_grid(path)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that are started from here find `vllm` to be the stand-in, whose words depend on the prompt."""
+    package = tmp_path / "stand_in" / "vllm" / "entrypoints" / "openai"
+    package.mkdir(parents=True)
+    (package / "api_server.py").write_text(STAND_IN)
+    for name, value in {
+        "PYTHONPATH": f"{tmp_path / 'stand_in'}:{ROOT}",
+        "STUB_SECONDS": "0.05",
+        "STUB_TELLS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+REFUSED = {
+    "engine: {replicas: 2}\n": "replicas is 2, and there is no Ray to run them; add `ray: local`",
+    "engine: {ray: local, replicas: 0}\n": "engine.replicas: Input should be greater than or equal to 1",
+    'engine: {ray: ""}\n': "engine.ray: String should have at least 1 character",
+    "engine: {ray: local}\nurl: http://host:8000/v1\n": "3: engine.ray: a stack with a `url` starts no engines",
+}
+
+
+@pytest.mark.parametrize(("lines", "sentence"), REFUSED.items(), ids=REFUSED)
+def test_a_cluster_that_makes_no_sense_is_refused_at_its_line(tmp_path: Path, lines: str, sentence: str) -> None:
+    (tmp_path / "stack.yaml").write_text("model: x\nstrategies: {direct: {kind: direct}}\n" + lines)
+
+    with pytest.raises(FileError) as caught:
+        Stack.load(tmp_path / "stack.yaml")
+
+    assert "stack.yaml:" in str(caught.value)
+    assert sentence in str(caught.value)
+
+
+def test_without_ray_one_sentence_says_how_to_get_it(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    with pytest.raises(ServeError, match=r"engine\.ray needs Ray, which is not installed: make ray"):
+        Replicas(on_ray(grid, LOCAL, 1).stack).__enter__()
+
+
+def test_where_an_answer_is_computed_is_no_part_of_what_it_depends_on(grid: Grid) -> None:
+    assert keys_of(on_ray(grid, "head:6379", 8)) == keys_of(grid)
+
+
+def test_a_machine_whose_files_are_others_is_refused(grid: Grid, tmp_path: Path) -> None:
+    stack = grid.stack
+    names = {name: served_as(name, folder) for name, folder in stack.adapters.items()}
+    order = Order(stack=stack, vllm=engine_version(), names=names, key="", host="")
+    changed = make_adapter(tmp_path / "house", Path(stack.model), seed=2)
+
+    refuse_others(order)
+    with pytest.raises(ServeError, match=r"house is another adapter there than where the run began"):
+        refuse_others(replace(order, stack=replace(stack, adapters={"house": changed})))
+    with pytest.raises(ServeError, match=r"there is no folder .*nowhere"):
+        refuse_others(replace(order, stack=replace(stack, model=str(tmp_path / "nowhere"))))
+    with pytest.raises(ServeError, match=r"and the run began with vllm 0\.1"):
+        refuse_others(replace(order, vllm="vllm 0.1"))
+
+
+def test_a_node_that_dies_costs_no_answer_and_changes_none(grid: Grid, tmp_path: Path, stand_in: None) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: make ray")
+
+    seen = outlive(grid, tmp_path)
+
+    assert (seen.prompts, seen.texts, seen.scores) == (seen.answers,) * 3
+    assert seen.kept < seen.answers
+    assert len(seen.after) == 1
+
+
+def test_an_engine_that_dies_is_started_again_and_nothing_of_it_stays(
+    grid: Grid, tmp_path: Path, stand_in: None
+) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: make ray")
+    watched = Watched(on_ray(grid, LOCAL, 1), tmp_path / "out")
+    killed: list[int] = []
+
+    def kill() -> None:
+        until = time.monotonic() + 120
+        while watched.lines < 10 and time.monotonic() < until:
+            time.sleep(0.01)
+        killed.extend(engines())
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = Thread(target=kill, daemon=True)
+    killer.start()
+    watched.run()
+    killer.join(1)
+
+    assert len(watched.records) == len(grid.cells) * len(grid.task.examples)
+    assert killed
+    assert not engines()
+
+
+def engines() -> list[int]:
+    """The stand-ins that this process has started, by whatever way."""
+    words = {pid: words_of(pid) for pid in descendants(os.getpid()) if is_running(pid)}
+    return [pid for pid, said in words.items() if "vllm.entrypoints" in said and "serve.guard" not in said]
