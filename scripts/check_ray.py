@@ -46,7 +46,7 @@ class Watched:
     folder: Path
     server: Server | None = None
     starting: float = 0.0
-    """Seconds until the first engine was ready."""
+    """Seconds until all engines were ready."""
     asking: float = 0.0
     """Seconds from then on, the engines' end included."""
     answered: dict[str, int] = field(default_factory=dict)
@@ -59,6 +59,7 @@ class Watched:
         @contextmanager
         def noted(stack: Stack) -> Iterator[Server | None]:
             with started(stack) as self.server:
+                self._await_all()
                 self.starting = time.monotonic() - began
                 yield self.server
                 self.answered = self.counted()
@@ -67,6 +68,13 @@ class Watched:
         self.asking = time.monotonic() - began - self.starting
         missing = sum(map(results.missing, results.records))
         assert not missing, f"{missing} answers are missing; {self.folder}/failures.jsonl says why"
+
+    def _await_all(self) -> None:
+        """A run would begin with the first; here each is to have its part."""
+        until = time.monotonic() + MINUTES * 60
+        while self.server and len(self.server.urls) < self.grid.stack.engine.replicas:
+            assert time.monotonic() < until, f"not all engines came within {MINUTES} minutes"
+            time.sleep(0.1)
 
     @property
     def records(self) -> dict[tuple[str, str], Record]:
@@ -85,8 +93,12 @@ class Watched:
     def counted(self) -> dict[str, int]:
         """How many answers each engine has given that is there, by its own count."""
         urls = () if self.server is None or self.server.socket else tuple(self.server.urls)
-        told = {url: httpx.get(url.removesuffix("/v1") + "/metrics", trust_env=False).text for url in urls}
-        return {url: round(sum(map(float, ANSWERED.findall(text)))) for url, text in told.items()}
+        found: dict[str, int] = {}
+        for url in urls:
+            with suppress(httpx.TransportError):  # it may be ending
+                told = httpx.get(url.removesuffix("/v1") + "/metrics", trust_env=False).text
+                found[url] = round(sum(map(float, ANSWERED.findall(told))))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +129,7 @@ def outlive(grid: Grid, home: Path) -> Outcome:
         death.start()
         watched.run()
         death.join(1)
+    assert death.kept, "the run was over before a node could be killed"
     found = watched.records
     run(watched.grid, single.folder, _unneeded)
     failures = watched.folder / "failures.jsonl"
@@ -148,13 +161,13 @@ class _Death(Thread):
         self.before: Mapping[str, int] = {}
 
     def run(self) -> None:
+        before: Mapping[str, int] = {}
         until = time.monotonic() + MINUTES * 60
-        while time.monotonic() < until:
-            if self._watched.lines >= self._records:
-                before = self._watched.counted()
-                if len(before) > 1 and all(before.values()):
-                    break
+        while self._watched.lines < self._records or len(before) < 2 or not all(before.values()):
+            if time.monotonic() > until:
+                return
             time.sleep(0.05)
+            before = self._watched.counted()
         self.before, self.kept = before, self._watched.lines
         for pid in (self._raylet, *descendants(self._raylet)):
             with suppress(ProcessLookupError):
@@ -209,7 +222,7 @@ def node(grid: Grid, home: Path, examples: int) -> None:
         f"{seen.answers} answers, none missing, none twice, no failures\n"
         f"  when the node was killed, {seen.kept} were there, and the engines had answered {_said(seen.before)} calls\n"
         f"  in the end those that were there had answered {_said(seen.after)}\n"
-        f"  as one engine without Ray, float32: {seen.prompts} prompts, {seen.texts} texts, {seen.scores} rows of scores\n"
+        f"  as one engine's, in float32: {seen.prompts} prompts, {seen.texts} texts, {seen.scores} rows of scores\n"
         "  in that one's folder a run on Ray has nothing left to ask"
     )
 

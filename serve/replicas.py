@@ -112,6 +112,7 @@ class Replicas:
         self.stack: Final = stack
         self._roll = Roll(stack.engine.replicas)
         self._closing = threading.Event()
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
         """Waits for the first; the others are asked as they come. ServeError when none does."""
@@ -122,7 +123,9 @@ class Replicas:
             actors = _placed(ray, self._order)
             stay.callback(self._stop, ray, actors)
             for number, actor in enumerate(actors):
-                threading.Thread(target=self._follow, args=(ray, number, actor), daemon=True).start()
+                thread = threading.Thread(target=self._follow, args=(ray, number, actor), daemon=True)
+                self._threads.append(thread)
+                thread.start()
             self._roll.await_one()
             self._stay = stay.pop_all()
         return self
@@ -167,6 +170,8 @@ class Replicas:
         ray.wait(ends, num_returns=len(ends), timeout=END_SECONDS)
         for actor in actors:
             ray.kill(actor)
+        for thread in self._threads:
+            thread.join(END_SECONDS)
 
 
 class Roll(Sequence[str]):
