@@ -166,8 +166,7 @@ async def _ask(line: Line, model: str, question: Question) -> Account:
 
 
 async def _post(line: Line, route: str, body: Mapping[str, Any]) -> Any:
-    response = await line.send(route, body)
-    return await response.json()
+    return json.loads(await line.send(route, body))
 
 
 # The training code ----------------------------------------------------------------------------------------------------

@@ -36,7 +36,8 @@ class Server:
         self.answered = 0
 
     async def models(self, _: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [{"id": name} for name in (self.base, *self.adapters)]})
+        cards = [{"id": self.base}, *({"id": name, "parent": self.base} for name in self.adapters)]
+        return web.json_response({"object": "list", "data": cards})
 
     async def health(self, _: web.Request) -> web.Response:
         return web.Response(status=503 if self.over else 200)

@@ -7,8 +7,9 @@ Talks to one server, which it neither starts nor guards (see `serve.engine`).
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -34,6 +35,8 @@ Listener = Callable[[Piece], Awaitable[None]]
 """Nothing more is read from the server until it has listened."""
 
 T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -175,8 +178,35 @@ async def dead_adapters(pipeline: Pipeline) -> tuple[str, ...]:
 
 async def unchanged(models: Mapping[str, Upstream], pipeline: Pipeline) -> tuple[str, ...]:
     """Those of the models that are the base model to the last digit, if the server tells any."""
-    base = await _first_token(pipeline.model(BASE)) if models else None
-    return tuple([name for name, model in models.items() if base is not None and await _first_token(model) == base])
+    base = pipeline.model(BASE)
+    if len(base.line.server.urls) == 1 or not models:
+        return await _unchanged(models, base)
+    offers = {url: {card["id"] for card in cards} for url, cards in (await base.line.listed()).items()}
+    dead = set[str]()
+    for url, offered in offers.items():  # another server's last digits are others
+        async with base.line.at(url) as line:
+            there = {name: replace(model, line=line) for name, model in models.items() if model.name in offered}
+            dead.update(await _unchanged(there if base.name in offered else {}, replace(base, line=line)))
+    _tell_of_gaps([base.name, *(model.name for model in models.values())], offers, base.line.server.urls)
+    return tuple(name for name in models if name in dead)
+
+
+async def _unchanged(models: Mapping[str, Upstream], base: Upstream) -> tuple[str, ...]:
+    said = await _first_token(base) if models else None
+    return tuple([name for name, model in models.items() if said is not None and await _first_token(model) == said])
+
+
+def _tell_of_gaps(names: Sequence[str], offers: Mapping[str, Container[str]], urls: Sequence[str]) -> None:
+    """Say which servers are down or lack a model; ServeError for a model that all of them lack."""
+    for name in names:
+        without = [url for url, offered in offers.items() if name not in offered]
+        if len(without) == len(urls):
+            raise ServeError(f"none of the {len(urls)} servers offers {name}: start them with it, or leave it out")
+        for url in without:
+            _logger.warning("%s does not offer %s, so the other servers are asked for it", url, name)
+    for url in urls:
+        if url not in offers:
+            _logger.warning("%s does not answer: its adapters are not probed, and the other servers go on", url)
 
 
 NO_EFFECT: Final = "has no effect: it answers like the base model to the last digit. Train it again, or leave it out."

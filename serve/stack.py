@@ -5,12 +5,12 @@ Reads and checks the file; knows nothing of engines, and opens none of the thing
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -36,7 +36,7 @@ def _name(text: str) -> str:
 
 def _reachable(written: object) -> object:
     """Checked before its type is, which of a union would be said once for each of its members."""
-    urls = written if isinstance(written, list | tuple) else [written]
+    urls: Sequence[Any] = written if isinstance(written, list | tuple) else [written]
     if not urls:
         raise ValueError("an empty list; name a server, `http://host:8000/v1`, or remove the key")
     for one in urls:

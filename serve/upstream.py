@@ -6,16 +6,16 @@ Knows nothing of strategies, retrieval, or of who started the server.
 import asyncio
 import json
 import os
-import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from contextlib import aclosing, asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
 
+from serve.balance import Balance, Models, Silent
 from serve.chat import Message, Reply, Requested, Sampling, ServeError, Unavailable, Usage
 
 JSON: Final = {"Content-Type": "application/json"}
@@ -26,10 +26,10 @@ BACK_OFF: Final = (0.1, 0.5, 2.0)
 """Seconds between attempts: an engine that is busy recovers within these, one that is gone does not."""
 KEEP_ALIVE: Final = 3.0
 """Seconds an idle connection is kept: less than vLLM keeps it, which would otherwise hang up on a question."""
-LOOK: Final = 0.2
-"""Seconds between two looks whether an engine has come."""
-REST: Final = 5.0
-"""Seconds for which one that has just refused a question is not asked another."""
+LOOK: Final = 0.5
+"""Seconds between two looks for an engine that is on its way."""
+LISTED: Final = 5.0
+"""Seconds for a server to say which models it has."""
 END: Final = 1.0
 """Seconds for the end of a stream to come after its last event: it is under way, or never comes."""
 
@@ -39,7 +39,7 @@ class Server:
     """Where models are asked: at one address, or at several that offer the same."""
 
     urls: Sequence[str] = ("http://engine/v1",)
-    """Read anew for each question: of engines that come and go, those that are there."""
+    """Read anew for each call: of engines that come and go, those that are there."""
     socket: Path | None = None
     """Of an engine of our own."""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Server:
     key: str = field(default="", repr=False)
     """Of engines of our own that listen on ports; else OPENAI_API_KEY is sent when set."""
     comes_within: float = 0.0
-    """Seconds for which questions wait when none is there, since another is on its way."""
+    """Seconds for which a call waits while no engine can be reached, since another is on its way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +76,27 @@ class Chunk:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An answer: all of it, or of a stream the beginning."""
+
+    url: str
+    """Of the server that gives it."""
+    response: aiohttp.ClientResponse
+    said: bytes
+
+
 class Line:
-    """An open line to a server: connections are kept for the next question."""
+    """An open line to a server: connections are kept for the next question.
+
+    Where the server has several addresses, one of them is chosen for each call (`serve.balance`).
+    """
 
     def __init__(self, server: Server, patience: Patience = PATIENT) -> None:
         self.server = server
+        self._balance = Balance(server.urls, self._offered)
         self.patience: Final = patience
         self._down = ""
-        self._refused: dict[str, float] = {}
         self._session: aiohttp.ClientSession | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -106,6 +119,7 @@ class Line:
         return self
 
     async def __aexit__(self, *raised: object) -> None:
+        await self._balance.close()
         self._hang_up()
         await asyncio.gather(*self._closing)
 
@@ -118,6 +132,8 @@ class Line:
         """Ask that server from now on."""
         if server.socket != self.server.socket:
             self._hang_up()
+        if server.urls != self.server.urls:
+            self._balance = Balance(server.urls, self._offered)
         self.server, self._down = server, ""
 
     def _hang_up(self) -> None:
@@ -126,56 +142,80 @@ class Line:
             self._closing.add(task := asyncio.create_task(session.close()))
             task.add_done_callback(self._closing.discard)
 
-    async def send(self, route: str, body: Mapping[str, Any], request: str = "") -> aiohttp.ClientResponse:
-        """The answer to a body, read unless it is a stream. 4xx is final (ServeError), the rest is tried again.
+    async def send(self, route: str, body: Mapping[str, Any]) -> bytes:
+        """What a server answers to a body, all of it."""
+        async with self.begun(route, body) as answer:
+            return answer.said
 
-        `request` is its id in the server's log.
+    @asynccontextmanager
+    async def begun(self, route: str, body: Mapping[str, Any], request: str = "") -> AsyncIterator[Begun]:
+        """The answer to a body, all of it unless it is a stream; closed afterwards.
+
+        4xx is final (ServeError). What fails before an answer has begun is tried again: at every other server at once,
+        at all of them after a pause. `request` is its id in the server's log.
         """
-        headers, data = {"X-Request-Id": request} if request else {}, json.dumps(body).encode()
-        streamed = "stream" in body
-        seconds = self.patience.first if streamed else self.patience.whole
-        pauses = iter(BACK_OFF if self.patience.back_off is None else self.patience.back_off)
-        attempts, lost = 0, 0.0
+        headers = JSON | ({"X-Request-Id": request} if request else {})
+        sent = _Sent(route, json.dumps(body).encode(), headers, "stream" in body)
+        model = body.get("model", "")
+        back_off = BACK_OFF if self.patience.back_off is None else self.patience.back_off
+        pauses, lost = iter(back_off), 0.0
         while True:
-            url = await self._anyone()
-            attempts += 1
-            try:
-                async with asyncio.timeout(seconds):
-                    response = await self.http.post(f"{url}/{route}", data=data, headers=JSON | headers)
-                    if response.ok:
-                        if not streamed:
-                            await response.read()
-                        return response
-                    why = f"answered {response.status}: {_complaint(await response.text(errors='replace'))}"
-            except TimeoutError:
-                raise Unavailable(f"{url} was silent for {seconds:.0f} s") from None
-            except aiohttp.ClientError as error:
-                why = f"cannot be reached ({str(error) or type(error).__name__})"
-                self._refused[url] = now = time.monotonic()
-                lost = lost or now
-                if now - lost < self.server.comes_within:
-                    continue
-            else:
-                if response.status < 500 and response.status != TOO_MANY:
-                    raise ServeError(f"{url} {why}")
-            pause = next(pauses, None)
+            whys: dict[str, str] = {}
+            reached = False
+            while url := await self._balance.pick(model, but=whys):
+                balance = self._balance
+                with balance.busy(url):
+                    try:
+                        answer = await self._begin(url, sent)
+                        with closing(answer.response):  # one that is still being written stops; else the line is kept
+                            yield answer
+                    except _Again as failure:
+                        whys[url] = str(failure)
+                        reached |= not failure.is_gone
+                        if not failure.is_busy:
+                            balance.failed(url, whys[url])
+                        continue
+                    except Unavailable as error:
+                        balance.failed(url, str(error).removeprefix(f"{url} "))
+                        raise
+                    balance.answered(url)
+                    return
+            lost = 0.0 if reached else lost or time.monotonic()
+            on_its_way = not reached and time.monotonic() - lost < self.server.comes_within
+            pause = LOOK if on_its_way else next(pauses, None)
             if pause is None:
-                raise Unavailable(f"{url} {why}" + (f"; {attempts} attempts" if attempts > 1 else ""))
+                break
             await asyncio.sleep(pause)
+        attempts = len(back_off) + 1
+        said = "; ".join(f"{url} {why}" for url, why in (self._balance.resting(model) | whys).items())
+        raise Unavailable((said or "no engine is there") + (f"; {attempts} attempts" if attempts > 1 else ""))
 
-    async def _anyone(self) -> str:
-        """The address of somebody to ask; where engines come and go, one that did not just refuse, waited for."""
-        began = time.monotonic()
-        while True:
-            if self._down:
-                raise Unavailable(self._down)
-            now, fickle = time.monotonic(), self.server.comes_within > 0
-            there = [url for url in self.server.urls if not fickle or now - self._refused.get(url, -REST) >= REST]
-            if there:
-                return random.choice(there)
-            if now - began >= self.server.comes_within:
-                raise Unavailable(f"no engine is there, and none came within {self.server.comes_within:.0f} s")
-            await asyncio.sleep(LOOK)
+    async def _begin(self, url: str, sent: "_Sent") -> Begun:
+        """One attempt; _Again when there may be another."""
+        if self._down:
+            raise Unavailable(self._down)
+        seconds = self.patience.first if sent.streamed else self.patience.whole
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self.http.post(f"{url}/{sent.route}", data=sent.data, headers=sent.headers)
+                try:
+                    reading = response.content.readany if sent.streamed and response.ok else response.read
+                    said = await reading()
+                except BaseException:
+                    response.close()
+                    raise
+        except aiohttp.ClientError as error:
+            raise _Again(f"cannot be reached ({str(error) or type(error).__name__})", is_gone=True) from None
+        except TimeoutError:
+            raise Unavailable(f"{url} was silent for {seconds:.0f} s") from None
+        if response.ok:
+            if not said:
+                raise _Again("ended its answer before it began")
+            return Begun(url, response, said)
+        why = f"answered {response.status}: {_complaint(said.decode(errors='replace'))}"
+        if response.status < 500 and response.status != TOO_MANY:
+            raise ServeError(f"{url} {why}")
+        raise _Again(why, is_busy=response.status == TOO_MANY)
 
     async def is_over(self) -> bool:
         """Whether an engine of our own says that it cannot go on: its server outlives what computes by some seconds."""
@@ -187,17 +227,58 @@ class Line:
         return False
 
     async def models(self) -> list[dict[str, Any]]:
-        """The server's list of models; Unavailable when it gives none."""
+        """What the servers list, each model once; Unavailable when none lists any."""
+        lists = reversed((await self.listed()).values())
+        return list({card["id"]: card for cards in lists for card in cards}.values())
+
+    async def listed(self) -> dict[str, list[dict[str, Any]]]:
+        """The same, of each server that says so."""
         if self._down:
             raise Unavailable(self._down)
+        urls = tuple(self.server.urls)
+        lists = await asyncio.gather(*map(self._listed, urls), return_exceptions=True)
+        told = {url: one for url, one in zip(urls, lists, strict=True) if not isinstance(one, BaseException)}
+        if not told:
+            raise Unavailable("; ".join(map(str, lists)) or "no engine is there")
+        return told
+
+    def at(self, url: str) -> "Line":
+        """Another line, to this one of the servers alone."""
+        return Line(replace(self.server, urls=(url,), comes_within=0.0), self.patience)
+
+    async def _offered(self, url: str) -> Models:
+        return {card["id"]: bool(card.get("parent")) for card in await self._listed(url)}
+
+    async def _listed(self, url: str) -> list[dict[str, Any]]:
         try:
-            async with self.http.get(f"{self.server.urls[0]}/models", timeout=aiohttp.ClientTimeout(5.0)) as response:
+            async with self.http.get(f"{url}/models", timeout=aiohttp.ClientTimeout(LISTED)) as response:
                 response.raise_for_status()
-                return list((await response.json())["data"])
+                cards = [dict(card) for card in (await response.json())["data"]]
+                return [card for card in cards if card["id"]]
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(
-                f"{self.server.urls[0]} does not list its models ({str(error) or type(error).__name__})"
+            silent = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError)
+            raise (Silent if silent else Unavailable)(
+                f"{url} does not list its models ({str(error) or type(error).__name__})"
             ) from None
+
+
+class _Again(Unavailable):
+    """An attempt that came to nothing, of which `why` is told without its server."""
+
+    def __init__(self, why: str, is_busy: bool = False, is_gone: bool = False) -> None:
+        super().__init__(why)
+        self.is_busy: Final = is_busy
+        self.is_gone: Final = is_gone
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What is posted, to whichever server."""
+
+    route: str
+    data: bytes
+    headers: Mapping[str, str]
+    streamed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,30 +325,27 @@ class Upstream:
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling | None = None, **fields: Any) -> Any:
         """The server's chat completion as it came; `fields` are further ones of the API (`logprobs` ...)."""
-        response = await self.line.send("chat/completions", self._body(messages, sampling) | fields, self._id)
-        said = await response.read()
-        try:
-            return json.loads(said)
-        except ValueError:
-            raise ServeError(f"{self.line.server.urls[0]} does not speak OpenAI's API: {said[:200]!r}") from None
+        body = self._body(messages, sampling) | fields
+        async with self.line.begun("chat/completions", body, self._id) as answer:
+            try:
+                return json.loads(answer.said)
+            except ValueError:
+                raise ServeError(f"{answer.url} does not speak OpenAI's API: {answer.said[:200]!r}") from None
 
     async def _chunks(self, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         """The events of a stream up to its `[DONE]`."""
-        url, patience = self.line.server.urls[0], self.line.patience
-        response = await self.line.send("chat/completions", body, self._id)
-        try:
-            async for raw in _events(response.content, patience):
-                if raw == b"[DONE]":
-                    await _over(response.content)
-                    return
-                yield Chunk(raw, _sound(json.loads(raw)))
-        except TimeoutError:
-            raise Unavailable(f"{url} fell silent in the middle of its answer") from None
-        except (aiohttp.ClientError, json.JSONDecodeError) as error:
-            raise Unavailable(f"{url} broke off its answer: {error!r}") from error
-        finally:
-            response.close()  # a server that is still writing stops; a connection that is read to its end is kept
-        raise Unavailable(f"{url} broke off its answer before the end")
+        async with self.line.begun("chat/completions", body, self._id) as answer:
+            try:
+                async for raw in _events(answer, self.line.patience.idle):
+                    if raw == b"[DONE]":
+                        await _over(answer.response.content)
+                        return
+                    yield Chunk(raw, _sound(json.loads(raw)))
+            except TimeoutError:
+                raise Unavailable(f"{answer.url} fell silent in the middle of its answer") from None
+            except (aiohttp.ClientError, json.JSONDecodeError) as error:
+                raise Unavailable(f"{answer.url} broke off its answer: {error!r}") from error
+            raise Unavailable(f"{answer.url} broke off its answer before the end")
 
     @property
     def _id(self) -> str:
@@ -278,19 +356,16 @@ class Upstream:
         return {"model": self.name, "messages": [message.as_sent() for message in messages], **chosen}
 
 
-async def _events(content: aiohttp.StreamReader, patience: Patience) -> AsyncIterator[bytes]:
+async def _events(answer: Begun, idle: float) -> AsyncIterator[bytes]:
     """The data of server-sent events, one a line as every OpenAI-compatible server writes them."""
-    rest, seconds = b"", patience.first
-    while True:
-        async with asyncio.timeout(seconds):
-            read = await content.readany()
-        if not read:
-            return
+    rest, read = b"", answer.said
+    while read:
         *lines, rest = (rest + read).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
-        seconds = patience.idle
+        async with asyncio.timeout(idle):
+            read = await answer.response.content.readany()
 
 
 async def _over(content: aiohttp.StreamReader) -> None:

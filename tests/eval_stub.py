@@ -5,9 +5,10 @@ It answers by a rule that the test plants, and counts what it was asked.
 
 import json
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,8 @@ class Stub:
     """Which questions (the text of the last message) are answered with 503."""
     probed: Callable[[str], float] = lambda model: -float(sum(map(ord, model)))
     """The log-probability with which each model starts its answer."""
+    models: tuple[str, ...] = ("stub", "tuned", "other")
+    """What it lists, the base model first; it answers as any model."""
     calls: list[str] = field(default_factory=list)
     """Model and messages of each answer that was given, as one text."""
     port: int = 0
@@ -63,41 +66,72 @@ def call_of(model: str, messages: Sequence[dict[str, str]]) -> str:
 
 @contextmanager
 def serving(stub: Stub) -> Iterator[Stub]:
-    """The stub on a free port of this machine."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            status, answer = stub.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            data = json.dumps(answer).encode()
-            try:
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True  # the asker was killed
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-        allow_reuse_address = True
-
-    with Server(("127.0.0.1", stub.port), Handler) as server:
+    """The stub on a free port of this machine, or again on the one that it had; it ends as if killed."""
+    with _Server(stub) as server:
         stub.port = server.server_address[1]
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:
             yield stub
         finally:
-            server.shutdown()
+            server.cut()
 
 
-def write_world(folder: Path, url: str, n: int = 20, **grid: Any) -> Path:
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    allow_reuse_address = True
+
+    def __init__(self, stub: Stub) -> None:
+        super().__init__(("127.0.0.1", stub.port), _Handler)
+        self.stub = stub
+        self.connections = set[socket.socket]()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        request, address = super().get_request()
+        self.connections.add(request)
+        return request, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def cut(self) -> None:
+        """Nobody gets another byte."""
+        self.shutdown()
+        self.server_close()
+        for one in [*self.connections]:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        base, *adapters = self.server.stub.models
+        cards = [{"id": base}, *({"id": name, "parent": base} for name in adapters)]
+        self._send(200, {"object": "list", "data": cards})
+
+    def do_POST(self) -> None:
+        self._send(*self.server.stub.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+
+    def _send(self, status: int, answer: dict[str, Any]) -> None:
+        data = json.dumps(answer).encode()
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # the asker was killed, or this server
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def write_world(folder: Path, url: str | list[str], n: int = 20, **grid: Any) -> Path:
     """A task of n questions with evidence, a stack that asks `url`, and a grid over both; the grid's path."""
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "corpus.jsonl", [{"_id": f"d{i}", "title": f"Entry {i}", "text": fact(i)} for i in range(n)])

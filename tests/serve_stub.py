@@ -27,7 +27,7 @@ class Echo:
     may_go_on: Event = field(default_factory=Event)
     """A stream waits for it after its first word; set from the start unless a test clears it."""
     models: tuple[str, ...] = ()
-    """What it lists; it answers as any model."""
+    """What it lists, the base model first; it answers as any model."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     """The same, byte for byte."""
@@ -61,7 +61,9 @@ class _Handler(BaseHTTPRequestHandler):
     stub: Echo
 
     def do_GET(self) -> None:
-        self._send(200, {"object": "list", "data": [{"id": name} for name in self.stub.models]})
+        base, *adapters = self.stub.models or [""]
+        cards = [{"id": base}, *({"id": name, "parent": base} for name in adapters)] if base else []
+        self._send(200, {"object": "list", "data": cards})
 
     def do_POST(self) -> None:
         self.stub.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))

@@ -184,3 +184,30 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         Stack.load(file)
 
     assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("[]", "an empty list"),
+        ("[http://a:8000/v1, http://b:8000/v1, http://a:8000/v1/]", "http://a:8000/v1 is there twice"),
+        ("[http://a:8000/v1, 'b:8000']", "'b:8000' is no address of a server"),
+        ("localhost:8000", "'localhost:8000' is no address of a server"),
+        ("5", "5 is no address of a server"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_refused_with_its_line(tmp_path: Path, url: str, says: str) -> None:
+    with pytest.raises(FileError, match=r"stack\.yaml:2: url: ") as raised:
+        Stack.load(write(tmp_path, f"model: m\nurl: {url}\nstrategies: {{direct: {{kind: direct}}}}\n"))
+
+    assert says in str(raised.value)
+    assert str(raised.value).count("\n") == 0
+
+
+def test_one_address_and_a_list_are_both_read(tmp_path: Path) -> None:
+    urls = []
+    for url in ("http://a:8000/v1", "[http://a:8000/v1, https://b/v1]"):
+        text = f"model: m\nurl: {url}\nstrategies: {{direct: {{kind: direct}}}}\n"
+        urls.append(Stack.load(write(tmp_path, text)).urls)
+
+    assert urls == [("http://a:8000/v1",), ("http://a:8000/v1", "https://b/v1")]
