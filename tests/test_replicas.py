@@ -1,5 +1,6 @@
 """Engines that Ray runs. What needs Ray is skipped without it; the engines are stand-ins for vLLM in its name."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -20,11 +21,13 @@ from retrieval.manifest import BuildSettings
 from scripts.check_ray import Watched, on_ray, outlive
 from scripts.serving import descendants, is_running, words_of
 from serve.adapters import served_as
-from serve.chat import ServeError
+from serve.chat import Message, Sampling, ServeError, Unavailable
 from serve.engine import engine_version
 from serve.replicas import LOCAL, Order, Replicas, refuse_others
 from serve.stack import Stack
+from serve.upstream import Line, Patience, Server, Upstream
 from tests.eval_stub import write_world
+from tests.serve_stub import echoing
 from tests.tiny import make_adapter, make_model
 from tests.tiny_search import make_embedder
 
@@ -112,6 +115,45 @@ def test_a_machine_whose_files_are_others_is_refused(grid: Grid, tmp_path: Path)
         refuse_others(replace(order, stack=replace(stack, model=str(tmp_path / "nowhere"))))
     with pytest.raises(ServeError, match=r"and the run began with vllm 0\.1"):
         refuse_others(replace(order, vllm="vllm 0.1"))
+
+
+QUESTION = (Message("user", "Who?"),)
+
+
+async def test_a_call_waits_for_an_engine_that_is_on_its_way() -> None:
+    there: list[str] = []
+    with echoing(models=("tiny",)) as echo:
+        async with Line(Server(there, comes_within=60)) as line:
+            asked = asyncio.create_task(Upstream(line, "tiny", Sampling()).chat(QUESTION))
+            await asyncio.sleep(0.1)
+            there.append("http://127.0.0.1:9/v1")  # nobody answers there, as when its machine has just died
+            await asyncio.sleep(0.1)
+            there[:] = [echo.url]
+
+            reply = await asyncio.wait_for(asked, 30)
+
+    assert reply.text
+    assert len(echo.asked) == 1
+
+
+async def test_when_no_engine_comes_in_time_a_call_fails_and_is_no_answer() -> None:
+    async with Line(Server([], comes_within=0.2), Patience(back_off=())) as line:
+        with pytest.raises(Unavailable, match="no engine is there"):
+            await Upstream(line, "tiny", Sampling()).chat(QUESTION)
+
+
+async def test_an_engine_that_answers_with_errors_is_not_waited_for() -> None:
+    with echoing(failures=[500, 500], models=("tiny",)) as echo:
+        async with Line(Server([echo.url], comes_within=60), Patience(back_off=(0.0,))) as line:
+            with pytest.raises(Unavailable, match="answered 500"):
+                await asyncio.wait_for(Upstream(line, "tiny", Sampling()).chat(QUESTION), 30)
+
+
+async def test_the_key_of_engines_with_ports_goes_with_every_call() -> None:
+    line = Line(Server(["http://127.0.0.1:9/v1"], key="secret"))
+    async with line:
+        assert line.http.headers["Authorization"] == "Bearer secret"
+    assert "secret" not in repr(line.server)
 
 
 def test_a_node_that_dies_costs_no_answer_and_changes_none(grid: Grid, tmp_path: Path, stand_in: None) -> None:
