@@ -20,6 +20,7 @@ from retrieval.files import FileError
 from retrieval.manifest import BuildSettings
 from scripts.check_ray import Watched, on_ray, outlive
 from scripts.serving import descendants, is_running, words_of
+from serve.__main__ import up
 from serve.adapters import served_as
 from serve.chat import Message, Sampling, ServeError, Unavailable
 from serve.engine import engine_version
@@ -89,6 +90,15 @@ def test_a_cluster_that_makes_no_sense_is_refused_at_its_line(tmp_path: Path, li
 
     assert "stack.yaml:" in str(caught.value)
     assert sentence in str(caught.value)
+
+
+def test_a_gateway_starts_no_cluster(tmp_path: Path) -> None:
+    (tmp_path / "stack.yaml").write_text(
+        "model: x\nstrategies: {direct: {kind: direct}}\nengine:\n  ray: local\n  replicas: 2\n"
+    )
+
+    with pytest.raises(ServeError, match=r"stack\.yaml:4: engine\.ray is for evaluations"):
+        up(tmp_path / "stack.yaml", 0, None)
 
 
 def test_without_ray_one_sentence_says_how_to_get_it(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
