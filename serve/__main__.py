@@ -51,7 +51,7 @@ def up(path: Path, port: int, metrics: int | None) -> None:
     stack = Stack.load(path)
     if stack.engine.ray:
         raise ServeError(
-            f"{stack.where('engine', 'ray')}: engine.ray is for evaluations, and a gateway starts one engine on its own "
+            f"{stack.where('engine', 'ray')}: engine.ray is for evaluations; a gateway starts one engine, on its own "
             "machine; leave it out, or give the `url` of servers that run"
         )
     with suppress(KeyboardInterrupt), Front.opened(stack, port, metrics) as front:
