@@ -33,7 +33,6 @@ PULSE: Final = 0.5
 """Seconds between two looks at whether an engine still runs."""
 END_SECONDS: Final = 15.0
 """For the engines to end, so that the next ones find their memory free."""
-
 PAUSE: Final = 5.0
 """Seconds after an engine that could not be started again, and before the next."""
 NO_ROOM: Final = f"no replica is ready after {START_SECONDS:.0f} s; look for room on the cluster: ray status"
@@ -152,7 +151,8 @@ class Replicas:
                 ray.kill(actor, no_restart=False)  # it may find a better machine
                 continue
             except ray.exceptions.RayActorError as error:
-                self._roll.stays_away(number, _first_line(error))
+                if not self._closing.is_set():
+                    self._roll.stays_away(number, _first_line(error))
                 return
             lives += 1
             self._roll.comes(number, url)

@@ -17,6 +17,7 @@ import aiohttp
 
 from serve.balance import Balance, Models, Silent
 from serve.chat import Message, Reply, Requested, Sampling, ServeError, Unavailable, Usage
+from serve.session import opened
 
 JSON: Final = {"Content-Type": "application/json"}
 TOO_MANY: Final = 429
@@ -24,8 +25,6 @@ OVER: Final = 503
 STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
 BACK_OFF: Final = (0.1, 0.5, 2.0)
 """Seconds between attempts: an engine that is busy recovers within these, one that is gone does not."""
-KEEP_ALIVE: Final = 3.0
-"""Seconds an idle connection is kept: less than vLLM keeps it, which would otherwise hang up on a question."""
 LOOK: Final = 0.5
 """Seconds between two looks for an engine that is on its way."""
 LISTED: Final = 5.0
@@ -104,15 +103,8 @@ class Line:
     def http(self) -> aiohttp.ClientSession:
         """Made inside the event loop in which it is first used."""
         if self._session is None:
-            key, socket = self.server.key or os.environ.get("OPENAI_API_KEY"), self.server.socket
-            kept: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE}
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(socket), **kept) if socket else aiohttp.TCPConnector(**kept),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.patience.connect),
-                headers={"Authorization": f"Bearer {key}"} if key else {},
-                read_bufsize=2**20,
-            )
+            key = self.server.key or os.environ.get("OPENAI_API_KEY")
+            self._session = opened(self.server.socket, key, self.patience.connect)
         return self._session
 
     async def __aenter__(self) -> Self:

@@ -334,7 +334,10 @@ def test_a_report_can_read_the_section_from_the_folder_alone(run: Path, stub: Ju
         ({"metrics": {"f": {"kind": "faithfulness"}}, "combinations": ["base:none:owl"]}, "not a combination"),
         ({"combinations": [GOLD], "metrics": {"b": {"kind": "pairwise", "criteria": "x"}}}, "name a few under"),
         ({"combinations": [GOLD, GOLD]}, "is listed twice"),
-        ({"judge": {"model": "m", "url": "http://u", "threshold": 2}}, "`threshold` cuts the scores of a cross-encoder"),
+        (
+            {"judge": {"model": "m", "url": "http://u", "threshold": 2}},
+            "`threshold` cuts the scores of a cross-encoder",
+        ),
         ({"metrics": {"f": {"kind": "faithfulness", "embedder": "e"}}}, "does not use `embedder`"),
         ({"metrics": {"f": {"kind": "faithfulness", "labels": "labels.jsonl"}}}, "labels.jsonl:1: label: 1;"),
     ],

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
+import httpx
 import pytest
 import yaml
 
@@ -23,8 +25,9 @@ from scripts.serving import descendants, is_running, words_of
 from serve.__main__ import up
 from serve.adapters import served_as
 from serve.chat import Message, Sampling, ServeError, Unavailable
-from serve.engine import engine_version
+from serve.engine import Engine, engine_version
 from serve.replicas import LOCAL, Order, Replicas, refuse_others
+from serve.session import watched
 from serve.stack import Stack
 from serve.upstream import Line, Patience, Server, Upstream
 from tests.eval_stub import write_world
@@ -164,6 +167,27 @@ async def test_the_key_of_engines_with_ports_goes_with_every_call() -> None:
     async with line:
         assert line.http.headers["Authorization"] == "Bearer secret"
     assert "secret" not in repr(line.server)
+
+
+def test_a_connection_asks_after_a_machine_that_says_nothing() -> None:
+    with watched((socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 9))) as made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert 0 < made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < 60
+        assert 0 < made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) < 60_000
+
+
+def test_an_engine_with_a_port_has_a_key_and_reads_no_other_adapters(
+    grid: Grid, tmp_path: Path, stand_in: None
+) -> None:
+    with Engine(grid.stack, tmp_path / "engine.log", "127.0.0.1", "secret") as engine:
+        (served,) = engines()
+        seen = Path(f"/proc/{served}/environ").read_text().split("\0")
+        health = httpx.get(engine.server.urls[0].replace("/v1", "/health"), trust_env=False)
+
+    assert health.is_success
+    assert {"VLLM_API_KEY=secret", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=0"} <= set(seen)
+    assert engine.server.key == "secret"
+    assert not engines()
 
 
 def test_a_node_that_dies_costs_no_answer_and_changes_none(grid: Grid, tmp_path: Path, stand_in: None) -> None:
