@@ -133,7 +133,8 @@ class Stack:
     @property
     def urls(self) -> tuple[str, ...]:
         """The servers to use; none where an engine is started."""
-        return (self.url,) if isinstance(self.url, str) else self.url or ()
+        urls = (self.url,) if isinstance(self.url, str) else self.url or ()
+        return tuple(url.rstrip("/") for url in urls)
 
     @property
     def combinations(self) -> tuple[Combination, ...]:

@@ -219,12 +219,22 @@ class Line:
         return False
 
     async def models(self) -> list[dict[str, Any]]:
-        """What the servers list, each model once; Unavailable when none lists any."""
-        lists = reversed((await self.listed()).values())
-        return list({card["id"]: card for cards in lists for card in cards}.values())
+        """What the server lists, or of several the first to say; Unavailable when none does."""
+        if self._down:
+            raise Unavailable(self._down)
+        asked = [asyncio.create_task(self._listed(url)) for url in self.server.urls]
+        try:
+            for told in asyncio.as_completed(asked):
+                with suppress(Unavailable):
+                    return await told
+            raise Unavailable("; ".join(str(one.exception()) for one in asked))
+        finally:
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def listed(self) -> dict[str, list[dict[str, Any]]]:
-        """The same, of each server that says so."""
+        """What each server lists that says so; Unavailable when none does."""
         if self._down:
             raise Unavailable(self._down)
         urls = tuple(self.server.urls)

@@ -206,7 +206,7 @@ def test_an_address_that_cannot_be_asked_is_refused_with_its_line(tmp_path: Path
 
 def test_one_address_and_a_list_are_both_read(tmp_path: Path) -> None:
     urls = []
-    for url in ("http://a:8000/v1", "[http://a:8000/v1, https://b/v1]"):
+    for url in ("http://a:8000/v1", "[http://a:8000/v1/, https://b/v1]"):
         text = f"model: m\nurl: {url}\nstrategies: {{direct: {{kind: direct}}}}\n"
         urls.append(Stack.load(write(tmp_path, text)).urls)
 
