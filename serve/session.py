@@ -3,7 +3,9 @@
 Knows nothing of what is said over it.
 """
 
+import asyncio
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +13,8 @@ import aiohttp
 
 KEEP_ALIVE: Final = 3.0
 """Seconds an idle connection is kept: less than vLLM keeps it, which would otherwise hang up on a question."""
+END: Final = 1.0
+"""Seconds for the end of a stream to come after its last event: it is under way, or never comes."""
 SILENT: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 """A machine without power says nothing: one that has not even acknowledged for so many seconds (the last in ms) has
 none. One that computes an answer does acknowledge, however long that takes."""
@@ -41,3 +45,11 @@ def watched(address: aiohttp.AddrInfoType) -> socket.socket:
     for option, value in SILENT.items():
         made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     return made
+
+
+async def read_to_the_end(content: aiohttp.StreamReader) -> None:
+    """Hear the end of the body, which servers send after their last event: only then can the connection be kept."""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(END):
+            while not content.at_eof():
+                await content.readany()

@@ -17,7 +17,7 @@ import aiohttp
 
 from serve.balance import Balance, Models, Silent
 from serve.chat import Message, Reply, Requested, Sampling, ServeError, Unavailable, Usage
-from serve.session import opened
+from serve.session import opened, read_to_the_end
 
 JSON: Final = {"Content-Type": "application/json"}
 TOO_MANY: Final = 429
@@ -29,8 +29,6 @@ LOOK: Final = 0.5
 """Seconds between two looks for an engine that is on its way."""
 LISTED: Final = 5.0
 """Seconds for a server to say which models it has."""
-END: Final = 1.0
-"""Seconds for the end of a stream to come after its last event: it is under way, or never comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +338,7 @@ class Upstream:
             try:
                 async for raw in _events(answer, self.line.patience.idle):
                     if raw == b"[DONE]":
-                        await _over(answer.response.content)
+                        await read_to_the_end(answer.response.content)
                         return
                     yield Chunk(raw, _sound(json.loads(raw)))
             except TimeoutError:
@@ -368,14 +366,6 @@ async def _events(answer: Begun, idle: float) -> AsyncIterator[bytes]:
                 yield line[5:].strip()
         async with asyncio.timeout(idle):
             read = await answer.response.content.readany()
-
-
-async def _over(content: aiohttp.StreamReader) -> None:
-    """Hear the end of the body, which servers send after their last event: only then can the connection be kept."""
-    with suppress(TimeoutError, aiohttp.ClientError):
-        async with asyncio.timeout(END):
-            while not content.at_eof():
-                await content.readany()
 
 
 def _usage(completion: Mapping[str, Any]) -> Usage:
