@@ -33,10 +33,10 @@ from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, ServeError, Unavailable
 from serve.combination import GOLD, Combination
-from serve.engine import Engine
 from serve.layout import shown_in
 from serve.opened import open_all
 from serve.pipeline import NO_EFFECT, Pipeline, dead_adapters
+from serve.replicas import engines
 from serve.stack import Stack
 from serve.upstream import Server
 
@@ -65,12 +65,12 @@ class Job:
 
 @contextmanager
 def started(stack: Stack) -> Iterator[Server | None]:
-    """An engine of our own for as long as the block lasts; None where the stack has a server's `url`."""
+    """An engine of our own, or several, for as long as the block lasts; None where the stack has a server's `url`."""
     if stack.url:
         yield None
     else:
-        with Engine(stack) as engine:
-            yield engine.server
+        with engines(stack) as server:
+            yield server
 
 
 def run(grid: Grid, folder: Path, start: Start = started) -> Results:

@@ -33,6 +33,7 @@ class Server:
         self.base = base
         self.adapters = adapters
         self.over = False
+        self.answered = 0
 
     async def models(self, _: web.Request) -> web.Response:
         cards = [{"id": self.base}, *({"id": name, "parent": self.base} for name in self.adapters)]
@@ -40,6 +41,9 @@ class Server:
 
     async def health(self, _: web.Request) -> web.Response:
         return web.Response(status=503 if self.over else 200)
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text=f"vllm:request_success_total {self.answered}\n")
 
     async def load(self, request: web.Request) -> web.Response:
         asked = await request.json()
@@ -71,6 +75,7 @@ class Server:
         await asyncio.sleep(SECONDS * len(said))
         if random.random() < CUTS and not asked.get("logprobs"):
             return await self._cut(request)
+        self.answered += 1
         choice = {"index": 0, "message": {"role": "assistant", "content": "".join(said)}, "finish_reason": "length"}
         told = {"content": [{"token": said[0], "logprob": 0.0}]} if asked.get("logprobs") else None
         return web.json_response({**_head(model), "choices": [choice | {"logprobs": told}], "usage": _usage(said)})
@@ -114,29 +119,34 @@ def _refused(status: int, why: str) -> web.Response:
     return web.json_response({"error": {"message": why}}, status=status)
 
 
-async def main(socket: str, base: str, adapters: dict[str, str]) -> None:
+async def main(door: str | tuple[str, int], base: str, adapters: dict[str, str]) -> None:
     await asyncio.sleep(STARTING)
     server = Server(base, adapters)
     app = web.Application()
     app.router.add_get("/health", server.health)
+    app.router.add_get("/metrics", server.metrics)
     app.router.add_get("/v1/models", server.models)
     app.router.add_post("/v1/chat/completions", server.chat)
     app.router.add_post("/v1/load_lora_adapter", server.load)
     app.router.add_post("/v1/unload_lora_adapter", server.unload)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.UnixSite(runner, socket).start()
+    site = web.UnixSite(runner, door) if isinstance(door, str) else web.TCPSite(runner, *door, reuse_address=True)
+    await site.start()
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
     parser = ArgumentParser(prog="python -m scripts.stub_engine")
-    parser.add_argument("--uds", required=True)
+    parser.add_argument("--uds")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int)
     parser.add_argument("--served-model-name", required=True)
     parser.add_argument("--lora-modules", nargs="*", default=[])
     options, _ = parser.parse_known_args()
     try:
         found = dict(word.split("=", 1) for word in options.lora_modules)
-        asyncio.run(main(options.uds, options.served_model_name, found))
+        door = options.uds or (options.host, options.port)
+        asyncio.run(main(door, options.served_model_name, found))
     except KeyboardInterrupt:
         sys.exit(0)

@@ -53,6 +53,11 @@ def main() -> int:
 def up(path: Path, port: int, metrics: int | None) -> None:
     """Serve a stack until told to stop; what can be refused is refused before the engine is started."""
     stack = Stack.load(path)
+    if stack.engine.ray:
+        raise ServeError(
+            f"{stack.where('engine', 'ray')}: engine.ray is for evaluations; a gateway starts one engine, on its own "
+            "machine; leave it out, or give the `url` of servers that run"
+        )
     with suppress(KeyboardInterrupt), Front.opened(stack, port, metrics) as front:
         open_all(stack)
         if stack.url:

@@ -69,8 +69,8 @@ def stage(name: str, adapter: Path, folder: Path) -> Path:
     vLLM tells adapters apart by name and path, in its prefix cache too: other weights under an old name would answer
     with what is left of those before them. Only configuration and safetensors are copied, so nothing else is read.
     """
-    weights, config = (adapter / WEIGHTS).read_bytes(), (adapter / CONFIG).read_bytes()
-    home = folder / f"{name}@{hashlib.sha256(weights + config).hexdigest()[:_HASH]}"
+    weights, config = _parts(adapter)
+    home = folder / _called(name, weights, config)
     if home.is_dir():
         return home
     unfinished = folder / f"{home.name}.part"
@@ -78,6 +78,11 @@ def stage(name: str, adapter: Path, folder: Path) -> Path:
     (unfinished / WEIGHTS).write_bytes(weights)
     (unfinished / CONFIG).write_bytes(config)
     return unfinished.rename(home)
+
+
+def served_as(name: str, adapter: Path) -> str:
+    """What an engine calls it: the same wherever the same files lie."""
+    return _called(name, *_parts(adapter))
 
 
 def stamp(adapter: Path) -> tuple[int, ...]:
@@ -101,6 +106,14 @@ def tensor_shapes(file: Path) -> Shapes:
         return {name: tuple(one["shape"]) for name, one in tensors.items()}
     except (OSError, struct.error, UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, LookupError):
         raise ValueError(f"{file} is not a safetensors file, or is cut off; train or copy the adapter again") from None
+
+
+def _parts(adapter: Path) -> tuple[bytes, bytes]:
+    return (adapter / WEIGHTS).read_bytes(), (adapter / CONFIG).read_bytes()
+
+
+def _called(name: str, weights: bytes, config: bytes) -> str:
+    return f"{name}@{hashlib.sha256(weights + config).hexdigest()[:_HASH]}"
 
 
 def _unsupported(adapter: Path, config: Mapping[str, Any]) -> Iterator[str]:

@@ -65,15 +65,17 @@ class Balance:
     """The servers behind one line. Where there is one, there is no choice: it is asked whatever is known of it."""
 
     def __init__(self, urls: Sequence[str], look: Look, clock: Callable[[], float] = time.monotonic) -> None:
-        self._places = {url: Place(url) for url in urls}
+        self._urls = urls
+        self._places: dict[str, Place] = {}
         self._look = look
         self._clock = clock
         self._nth = count(1)
 
     async def pick(self, model: str, but: Container[str] = ()) -> str | None:
         """The server to ask next; None when there is none but those. ServeError when all are up and none has it."""
-        left = [place for url, place in self._places.items() if url not in but]
-        if len(self._places) == 1 or not left:
+        there = self._there()
+        left = [place for place in there if place.url not in but]
+        if len(there) == 1 or not left:
             return left[0].url if left else None
         now = self._clock()
         for place in left:
@@ -84,7 +86,7 @@ class Balance:
             able = _having(model, left)
         if able:
             return chosen(model, able).url
-        if len(left) == len(self._places) and all(place.models is not None for place in left):
+        if len(left) == len(there) and all(place.models is not None for place in left):
             raise ServeError(
                 "; ".join(f"{one.url} offers {', '.join(one.models or ())}" for one in left) + f": no {model}"
             )
@@ -107,15 +109,20 @@ class Balance:
     def failed(self, url: str, why: str) -> None:
         """A call did not; the server rests, unless it is the only one, and is looked at before it is asked again."""
         place = self._places[url]
-        if len(self._places) > 1 and place.models is not None:  # else another call has said so already
+        if len(self._urls) > 1 and place.models is not None:  # else another call has said so already
             self._rest(place, why)
 
     def resting(self, model: str) -> dict[str, str]:
         """What is wrong with each server that is not asked for this model."""
-        if len(self._places) == 1:
+        there = self._there()
+        if len(there) == 1:
             return {}
-        told = {url: place.why if place.models is None else f"offers no {model}" for url, place in self._places.items()}
-        return {url: why for url, why in told.items() if model not in (self._places[url].models or ())}
+        told = {one.url: one.why if one.models is None else f"offers no {model}" for one in there}
+        return {one.url: told[one.url] for one in there if model not in (one.models or ())}
+
+    def _there(self) -> list[Place]:
+        """The servers of now: some may come and go."""
+        return [self._places.setdefault(url, Place(url)) for url in self._urls]
 
     async def close(self) -> None:
         """Nothing is looked at any more."""

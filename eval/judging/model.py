@@ -19,8 +19,9 @@ from eval.keys import fingerprint
 from retrieval.files import model_hash
 from retrieval.rerank import Reranker, locate, open_reranker
 from serve.chat import Sampling, ServeError
-from serve.engine import Engine, check
+from serve.engine import check
 from serve.reading import sentences
+from serve.replicas import engines
 from serve.stack import Stack
 from serve.upstream import Line, Server, Upstream
 
@@ -76,7 +77,7 @@ def opened(settings: JudgeSettings) -> Iterator[Judge]:
         return
     stack = stack_of(settings)
     with ExitStack() as stay:
-        server = Server(stack.urls) if stack.urls else stay.enter_context(Engine(stack)).server
+        server = Server(stack.urls) if stack.urls else stay.enter_context(engines(stack))
         yield ModelJudge(Upstream(Line(server), stack.model, Sampling(max_tokens=settings.max_tokens)))
 
 
