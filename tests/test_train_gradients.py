@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny import make_model
-from tests.training_worker import PACKINGS, SHARED
+from tests.sharing import SHARED
+from tests.tiny import CONFIG, make_model
+from tests.training_worker import PACKINGS
 
 ROOT = Path(__file__).parents[1]
 MACHINES = {
@@ -58,3 +59,8 @@ def test_the_gradient_is_the_same_to_a_hundred_thousandth(
         error = (found[f"{way}: gradient"] - expected).norm() / expected.norm()
         assert error < 1e-5
         assert torch.allclose(found[f"{way}: loss"], loss, rtol=1e-6)
+    if settings:  # half of the base each, gathered a layer at a time, embeddings and head apart
+        assert found["share"] < 0.6
+        assert found["gathered"] == CONFIG["num_hidden_layers"] + 1
+    else:
+        assert (found["share"], found["gathered"]) == (1, 0)

@@ -10,9 +10,11 @@ from pathlib import Path
 from random import Random
 
 import torch
-import yaml
 from safetensors.torch import save_file
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
+import tests.sharing  # noqa: F401 (so that CPUs share a base where they are told to)
 from train.checkpoint import placed_like, whole
 from train.fit import Trainer, accumulate_gradients, set_up
 from train.masking import Sample
@@ -33,12 +35,6 @@ def random_samples(lengths: Sequence[int], seed: int = 0) -> list[Sample]:
         for row, length in enumerate(lengths, start=1)
     ]
 
-
-MACHINE = Path(__file__).parents[1] / "train" / "machines" / "fsdp2.yaml"
-SHARED = {"ACCELERATE_USE_FSDP": "true"} | {
-    key.upper(): str(value) for key, value in yaml.safe_load(MACHINE.read_text())["fsdp_config"].items()
-}
-"""What `accelerate launch --config_file train/machines/fsdp2.yaml` tells each process."""
 
 ROWS = random_samples([7, 30, 12, 55, 3, 21, 40, 18, 9, 33, 26, 5, 61, 14, 22, 47], seed=7)
 PACKINGS = {f"{16 // size} of {size}": [ROWS[at : at + size] for at in range(0, 16, size)] for size in (16, 4, 1)}
@@ -67,7 +63,10 @@ def main(base: Path, out: Path) -> None:
     torch.set_num_threads(1)
     recipe = Recipe(model=str(base), data=base, name="t", dtype="float32", rank=8)
     trainer = trained_a_little(set_up(recipe, base))
-    found = {
+    held = [(p.to_local() if isinstance(p, DTensor) else p).numel() for p in trainer.learner.parameters()]
+    whole_ones = [p.numel() for p in trainer.learner.parameters()]
+    gathered = sum(isinstance(module, FSDPModule) for module in trainer.learner.modules())
+    found = {"share": torch.tensor(sum(held) / sum(whole_ones)), "gathered": torch.tensor(gathered)} | {
         f"{way}: {what}": value for way, packs in PACKINGS.items() for what, value in gradients(trainer, packs).items()
     }
     if os.environ.get("RANK", "0") == "0":
