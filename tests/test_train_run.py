@@ -187,15 +187,6 @@ def test_what_cannot_be_trained_is_said_in_sentences(setting: str, said: str, wo
     assert not (world / "adapters" / "never").exists()
 
 
-def test_a_quantised_base_is_not_shared_among_processes(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-
-    done = run(world, sys.executable, str(SCRIPT), "--config", "tiny.yaml", "quantize=nf4", "name=never")
-
-    assert done.returncode == 1
-    assert done.stderr.startswith("a base in 4 bits is not shared among GPUs")
-
-
 def test_help_ends_with_a_line_to_paste(tmp_path: Path) -> None:
     done = run(tmp_path, sys.executable, str(SCRIPT), "--help")
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -39,6 +40,8 @@ def random_samples(lengths: Sequence[int], seed: int = 0) -> list[Sample]:
 ROWS = random_samples([7, 30, 12, 55, 3, 21, 40, 18, 9, 33, 26, 5, 61, 14, 22, 47], seed=7)
 PACKINGS = {f"{16 // size} of {size}": [ROWS[at : at + size] for at in range(0, 16, size)] for size in (16, 4, 1)}
 """How many packs of how many rows."""
+BASES: tuple[Literal["none", "nf4"], ...] = ("none", "nf4")
+"""As it is, and in 4 bits."""
 
 
 def trained_a_little(trainer: Trainer) -> Trainer:
@@ -59,16 +62,23 @@ def gradients(trainer: Trainer, packs: Sequence[Sequence[Sample]]) -> dict[str, 
     return {"gradient": found, "loss": accelerator.reduce(losses.sum(), "sum") / total}
 
 
+def spread_out(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """How much of the model this process holds, and in how many parts it is gathered."""
+    parameters = list(trainer.learner.parameters())
+    held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters)
+    parts = sum(isinstance(module, FSDPModule) for module in trainer.learner.modules())
+    return {"share": torch.tensor(held / sum(p.numel() for p in parameters)), "parts": torch.tensor(parts)}
+
+
 def main(base: Path, out: Path) -> None:
     torch.set_num_threads(1)
-    recipe = Recipe(model=str(base), data=base, name="t", dtype="float32", rank=8)
-    trainer = trained_a_little(set_up(recipe, base))
-    held = [(p.to_local() if isinstance(p, DTensor) else p).numel() for p in trainer.learner.parameters()]
-    whole_ones = [p.numel() for p in trainer.learner.parameters()]
-    gathered = sum(isinstance(module, FSDPModule) for module in trainer.learner.modules())
-    found = {"share": torch.tensor(sum(held) / sum(whole_ones)), "gathered": torch.tensor(gathered)} | {
-        f"{way}: {what}": value for way, packs in PACKINGS.items() for what, value in gradients(trainer, packs).items()
-    }
+    found: dict[str, torch.Tensor] = {}
+    for bits in BASES:
+        recipe = Recipe(model=str(base), data=base, name="t", dtype="float32", rank=8, quantize=bits)
+        trainer = trained_a_little(set_up(recipe, base))
+        found |= {f"{bits}: {what}": value for what, value in spread_out(trainer).items()}
+        for way, packs in PACKINGS.items():
+            found |= {f"{bits}: {way}: {what}": value for what, value in gradients(trainer, packs).items()}
     if os.environ.get("RANK", "0") == "0":
         save_file(found, out)
 

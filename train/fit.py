@@ -134,7 +134,9 @@ def set_up(recipe: Recipe, base: Path) -> Trainer:
             "train/machines/ddp.yaml"
         )
     # A base that is shared comes from the disk to the CPU of each machine's first process, and is spread from there.
-    learner = Learner(add_adapter(load_base(base, recipe, dtype, CPU if is_shared() else device), recipe))
+    # One in 4 bits cannot be sent in parts: each GPU takes all of it, then lets go of what the others keep.
+    where = CPU if is_shared() and recipe.quantize == "none" else device
+    learner = Learner(add_adapter(load_base(base, recipe, dtype, where), recipe))
     config = read_config(base)
     rate = recipe.learning_rate or default_learning_rate(config["hidden_size"], config["model_type"])
     optimizer = AdamW(_groups(learner, recipe.loraplus_ratio), lr=rate, weight_decay=0.0, fused=True)

@@ -145,11 +145,6 @@ def check_machines(recipe: Recipe) -> None:
     """Refuse ways to launch that would train nothing, or not what the recipe says."""
     if any(os.environ.get(f"ACCELERATE_USE_{other}", "false").lower() == "true" for other in OTHERS):
         raise TrainError(f"{' and '.join(OTHERS)} are not supported: take a file of train/machines/")
-    if is_shared() and recipe.quantize != "none":
-        raise TrainError(
-            "a base in 4 bits is not shared among GPUs: each would hold all of it and learn nothing of that; take "
-            "train/machines/ddp.yaml, or quantize=none"
-        )
     if is_shared() and os.environ.get("FSDP_VERSION") != "2":
         raise TrainError("bases are shared by FSDP2 alone: take train/machines/fsdp2.yaml, or set fsdp_version: 2")
     if (packs := recipe.tokens_per_step // recipe.max_length) < count():

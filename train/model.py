@@ -22,6 +22,7 @@ from train.attention import PACKED, packed_attention, register
 from train.door import TrainError
 from train.lean import make_lean
 from train.masking import Sample
+from train.processes import is_shared
 from train.provenance import WEIGHTS
 from train.recipe import Recipe
 
@@ -176,6 +177,8 @@ def load_base(folder: Path, recipe: Recipe, dtype: torch.dtype, device: torch.de
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        # FSDP shares only what calls itself a floating number; other 4-bit layers it would leave whole everywhere.
+        bnb_4bit_quant_storage=dtype if is_shared() else torch.uint8,
     )
     model: nn.Module = AutoModelForCausalLM.from_pretrained(
         folder,
