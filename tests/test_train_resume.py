@@ -257,35 +257,3 @@ def test_a_base_that_the_server_could_not_load_is_refused(world: Path) -> None:
         check_it_can_be_served(world / "model", 10**6)
 
     check_it_can_be_served(world / "model", 10**8)
-
-
-def test_two_processes_go_on_where_one_stopped_and_the_reverse(world: Path) -> None:
-    """Elastic, to rounding: the sums of two processes are added in another order."""
-    whole = load_file(train(world, "name=one", "dtype=float32", "epochs=2") / WEIGHTS)
-    launch = {
-        1: [sys.executable],
-        2: [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"],
-    }
-
-    for first, second in ((1, 2), (2, 1)):
-        name = f"name=from{first}to{second}"
-        again = [str(SCRIPT), "--config", "tiny.yaml", name, "dtype=float32", "epochs=2", "checkpoint_every=4"]
-        process = subprocess.Popen(
-            [*launch[first], *again],
-            cwd=world,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        folder = world / "adapters" / f".from{first}to{second}.unfinished"
-        while not list(folder.glob("checkpoint-*.safetensors")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-        done = run(world, *launch[second], *again)
-
-        assert done.returncode == 0, done.stderr
-        found = load_file(world / "adapters" / f"from{first}to{second}" / WEIGHTS)
-        assert all(torch.allclose(found[name].float(), whole[name].float(), atol=2e-3) for name in whole)

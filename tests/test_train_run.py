@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.training_worker import SHARED
+from tests.sharing import SHARED
 from train.chat import read_chats
 from train.door import TrainError
 from train.lora import main, prepare
@@ -152,13 +152,15 @@ def test_a_quantised_base_can_be_trained_on_without_a_gpu(adapter: Path, world: 
     assert card["eval_loss"] == pytest.approx(plain["eval_loss"], rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["together", "sharded"])
-def test_two_processes_do_what_one_does(name: str, alone: Path, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "settings"), [("together", {}), ("sharing", SHARED)])
+def test_two_processes_do_what_one_does(
+    name: str, settings: dict[str, str], alone: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    for key, value in SHARED.items() if name == "sharded" else ():
+    for key, value in settings.items():
         monkeypatch.setenv(key, value)
 
-    done = run(world, *launch, str(SCRIPT), "--config", "tiny.yaml", f"name={name}", *IN_FLOAT32)
+    done = run(world, *launch, str(ROOT / "tests" / "sharing.py"), "--config", "tiny.yaml", f"name={name}", *IN_FLOAT32)
 
     assert done.returncode == 0, done.stderr
     logs = [(world / "adapters" / name / "log.jsonl").read_text().splitlines() for name in ("alone", name)]
@@ -183,15 +185,6 @@ def test_what_cannot_be_trained_is_said_in_sentences(setting: str, said: str, wo
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (world / "adapters" / "never").exists()
-
-
-def test_a_quantised_base_is_not_shared_among_processes(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-
-    done = run(world, sys.executable, str(SCRIPT), "--config", "tiny.yaml", "quantize=nf4", "name=never")
-
-    assert done.returncode == 1
-    assert done.stderr.startswith("a base in 4 bits is not shared among GPUs")
 
 
 def test_help_ends_with_a_line_to_paste(tmp_path: Path) -> None:

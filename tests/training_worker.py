@@ -8,11 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import torch
-import yaml
 from safetensors.torch import save_file
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
+import tests.sharing  # noqa: F401 (so that CPUs share a base where they are told to)
 from train.checkpoint import placed_like, whole
 from train.fit import Trainer, accumulate_gradients, set_up
 from train.masking import Sample
@@ -34,15 +37,11 @@ def random_samples(lengths: Sequence[int], seed: int = 0) -> list[Sample]:
     ]
 
 
-MACHINE = Path(__file__).parents[1] / "train" / "machines" / "fsdp2.yaml"
-SHARED = {"ACCELERATE_USE_FSDP": "true"} | {
-    key.upper(): str(value) for key, value in yaml.safe_load(MACHINE.read_text())["fsdp_config"].items()
-}
-"""What `accelerate launch --config_file train/machines/fsdp2.yaml` tells each process."""
-
 ROWS = random_samples([7, 30, 12, 55, 3, 21, 40, 18, 9, 33, 26, 5, 61, 14, 22, 47], seed=7)
 PACKINGS = {f"{16 // size} of {size}": [ROWS[at : at + size] for at in range(0, 16, size)] for size in (16, 4, 1)}
 """How many packs of how many rows."""
+BASES: tuple[Literal["none", "nf4"], ...] = ("none", "nf4")
+"""As it is, and in 4 bits."""
 
 
 def trained_a_little(trainer: Trainer) -> Trainer:
@@ -63,13 +62,23 @@ def gradients(trainer: Trainer, packs: Sequence[Sequence[Sample]]) -> dict[str, 
     return {"gradient": found, "loss": accelerator.reduce(losses.sum(), "sum") / total}
 
 
+def spread_out(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """How much of the model this process holds, and in how many parts it is gathered."""
+    parameters = list(trainer.learner.parameters())
+    held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters)
+    parts = sum(isinstance(module, FSDPModule) for module in trainer.learner.modules())
+    return {"share": torch.tensor(held / sum(p.numel() for p in parameters)), "parts": torch.tensor(parts)}
+
+
 def main(base: Path, out: Path) -> None:
     torch.set_num_threads(1)
-    recipe = Recipe(model=str(base), data=base, name="t", dtype="float32", rank=8)
-    trainer = trained_a_little(set_up(recipe, base))
-    found = {
-        f"{way}: {what}": value for way, packs in PACKINGS.items() for what, value in gradients(trainer, packs).items()
-    }
+    found: dict[str, torch.Tensor] = {}
+    for bits in BASES:
+        recipe = Recipe(model=str(base), data=base, name="t", dtype="float32", rank=8, quantize=bits)
+        trainer = trained_a_little(set_up(recipe, base))
+        found |= {f"{bits}: {what}": value for what, value in spread_out(trainer).items()}
+        for way, packs in PACKINGS.items():
+            found |= {f"{bits}: {way}: {what}": value for what, value in gradients(trainer, packs).items()}
     if os.environ.get("RANK", "0") == "0":
         save_file(found, out)
 

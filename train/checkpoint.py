@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, Final
 
 import torch
+from accelerate.utils import broadcast
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -73,19 +74,22 @@ def whole(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def restore(tensors: Mapping[str, Tensor], parameters: Mapping[str, Parameter], optimizer: Optimizer) -> None:
-    """The reverse of `capture`, onto any number of processes."""
+    """The reverse of `capture`, onto any number of processes. The tensors are the first one's; the others need none."""
     for name, parameter in parameters.items():
-        parameter.copy_(placed_like(parameter, tensors[name]))
+        parameter.copy_(placed_like(parameter, tensors.get(name)))
         for moment in MOMENTS:
-            value = tensors[f"{name}:{moment}"]
-            placed = placed_like(parameter, value) if value.ndim else value.to(parameter.device)
-            optimizer.state[parameter][moment] = placed
+            pattern = torch.zeros((), device=parameter.device) if moment == "step" else parameter
+            optimizer.state[parameter][moment] = placed_like(pattern, tensors.get(f"{name}:{moment}"))
 
 
-def placed_like(pattern: Tensor, value: Tensor) -> Tensor:
-    """`value` where the pattern is, and sharded as it is."""
-    value = value.to(pattern.device)
-    return distribute_tensor(value, pattern.device_mesh, pattern.placements) if isinstance(pattern, DTensor) else value
+def placed_like(pattern: Tensor, value: Tensor | None) -> Tensor:
+    """The first process's `value` where the pattern is, and sharded as it is."""
+    here = torch.empty(pattern.shape, dtype=pattern.dtype) if value is None else value
+    here = here.to(pattern.device)
+    if isinstance(pattern, DTensor):
+        return distribute_tensor(here, pattern.device_mesh, pattern.placements)
+    sent: Tensor = broadcast(here)
+    return sent
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:

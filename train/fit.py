@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.optim import AdamW, Optimizer
 from tqdm import tqdm
 
@@ -37,12 +39,14 @@ from train.model import (
     trainable,
 )
 from train.pack import Budget, best_fit_decreasing, share, steps
+from train.processes import firsts, is_shared, place
 from train.recipe import Recipe, default_learning_rate
 
 WARM_UP: Final = 0.03
 """Of the steps: the learning rate rises to its peak, then falls along a cosine."""
 CLIP: Final = 1.0
 MOST_ROWS_NAMED: Final = 10
+CPU: Final = torch.device("cpu")
 
 Packs = Sequence[Sequence[Sample]]
 """The samples of each pack of an optimiser step."""
@@ -89,7 +93,6 @@ def _fit(job: Job, parent: int) -> dict[str, Any]:
     progress = begin(trainer, job)
     # Whole packs of the recipe's size: where they had to be halved, a step has twice as many and not one more.
     budget = Budget(pack=progress.pack, step=recipe.tokens_per_step - recipe.tokens_per_step % recipe.max_length)
-    _refuse_idle_processes(budget, trainer.accelerator.num_processes)
     plan = list(steps([len(sample.tokens) for sample in job.training], budget, recipe.epochs, recipe.seed))
     snapshots = {round(len(plan) * i / (recipe.snapshots + 1)) for i in range(1, recipe.snapshots + 1)}
     bar = tqdm(total=len(plan), initial=progress.step, desc=recipe.name, unit="step", disable=None if main else True)
@@ -117,23 +120,31 @@ def _fit(job: Job, parent: int) -> dict[str, Any]:
 
 def set_up(recipe: Recipe, base: Path) -> Trainer:
     """Load the base, add the adapter, and let Accelerate place both."""
-    # Without the flag, several processes on a machine without a GPU would each take themselves for the only one.
-    cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "True"
-    device = PartialState(cpu=cpu).device
+    device = place().device
     use_every_core(device)
     if device.type == "cuda":
         check_it_can_be_served(base, torch.cuda.get_device_properties(device).total_memory)
     dtype = chosen_dtype(recipe.dtype, device)
     # The base is in its dtype already and the adapter's layers see to theirs, so there is nothing to autocast.
     # Accelerate would divide the loss by its accumulation steps; `step` divides by the labelled tokens itself.
-    accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1, cpu=cpu)
-    learner = Learner(add_adapter(load_base(base, recipe, dtype, device), recipe))
-    if recipe.compile:
-        compile_layers(learner.model)
+    accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1, cpu=device.type == "cpu")
+    if is_shared() and accelerator.distributed_type != DistributedType.FSDP:
+        raise TrainError(
+            "Accelerate shares a base among GPUs only, and would give each of these processes all of it: take "
+            "train/machines/ddp.yaml"
+        )
+    # A base that is shared comes from the disk to the CPU of each machine's first process, and is spread from there.
+    # One in 4 bits cannot be sent in parts: each GPU takes all of it, then lets go of what the others keep.
+    where = CPU if is_shared() and recipe.quantize == "none" else device
+    learner = Learner(add_adapter(load_base(base, recipe, dtype, where), recipe))
     config = read_config(base)
     rate = recipe.learning_rate or default_learning_rate(config["hidden_size"], config["model_type"])
     optimizer = AdamW(_groups(learner, recipe.loraplus_ratio), lr=rate, weight_decay=0.0, fused=True)
     learner, optimizer = accelerator.prepare(learner, optimizer)
+    register_fsdp_forward_method(learner, "prove_packing")
+    accelerator.unwrap_model(learner).prove_packing()
+    if recipe.compile:
+        compile_layers(accelerator.unwrap_model(learner).model)
     return Trainer(accelerator=accelerator, learner=learner, optimizer=optimizer, peak_rate=rate)
 
 
@@ -161,10 +172,10 @@ def begin(trainer: Trainer, job: Job) -> Progress:
     """Where the same training stopped, or the very beginning."""
     if trainer.accelerator.is_main_process:
         job.workshop.open()
-    trainer.accelerator.wait_for_everyone()
-    if held := job.workshop.newest():
-        restore(held.tensors, trainable(trainer.model), trainer.optimizer)
-        return held.progress
+    held = job.workshop.newest() if trainer.accelerator.is_main_process else None
+    if progress := firsts(held.progress if held else None):
+        restore(held.tensors if held else {}, trainable(trainer.model), trainer.optimizer)
+        return progress
     pack = _probe(trainer, job)
     before = mean_loss(trainer, job.held_out, pack)
     _log(trainer, job, {"step": 0, "eval_loss": before})
@@ -207,14 +218,6 @@ def _largest(accelerator: Accelerator, value: float) -> float:
 
 def _any_process(trainer: Trainer, flag: bool) -> bool:
     return flag if trainer.accelerator.num_processes == 1 else _largest(trainer.accelerator, float(flag)) > 0
-
-
-def _refuse_idle_processes(budget: Budget, processes: int) -> None:
-    if budget.packs_per_step < processes:
-        raise TrainError(
-            f"{processes} processes share steps of {budget.packs_per_step} packs, so some would idle: "
-            f"set tokens_per_step={processes * budget.pack} or more"
-        )
 
 
 def advance(trainer: Trainer, job: Job, packs: Packs, progress: Progress, total: int) -> Progress:

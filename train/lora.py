@@ -22,7 +22,16 @@ from train.chat import Chat, read_chats, refuse_all
 from train.door import TrainError, refuse
 from train.holdout import drawn, held_out
 from train.overlap import check, read_texts
-from train.provenance import card, check_space, identify, is_finished, record_check
+from train.processes import agreed, count, firsts, is_first, is_shared
+from train.provenance import (
+    Identity,
+    card,
+    check_space,
+    identify,
+    is_finished,
+    record_check,
+    refuse_strangers,
+)
 from train.recipe import REPOSITORY, Recipe, read_recipe
 from train.tune import in_meaning
 
@@ -30,6 +39,22 @@ if TYPE_CHECKING:
     from train.masking import Sample, Template
 
 DEMO: Final = REPOSITORY / "train" / "recipes" / "demo.yaml"
+OTHERS: Final = ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
+"""Ways of Accelerate's to use several GPUs that nothing here knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is to be done, once nothing speaks against it."""
+
+    chats: Sequence[Chat]
+    leaked: Sequence[str]
+    """Rows that are test questions, and left out."""
+    overlap: str | Mapping[str, Any]
+    """What the check against test sets found."""
+    base: Path
+    identity: Identity
+    finished: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,42 +95,63 @@ def _parser() -> Parser:
 
 def run(recipe: Recipe) -> None:
     """Check, train, save, and say how to serve it; or say that there is nothing left to do."""
-    if not recipe.data.is_file():
-        raise TrainError(
-            f"{recipe.data}: there is no such file; `make demo` writes the demo's, or set data=FILE to your own chats"
-        )
-    if recipe.quantize != "none" and os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        raise TrainError(
-            "a base in 4 bits is not shared among GPUs: each would hold all of it and learn nothing of that; take "
-            "train/machines/ddp.yaml, or quantize=none"
-        )
-    chats, overlap, leaked = without_leaks(recipe, read_chats(recipe.data))
-    base = find_base(recipe.model)
-    check_base(read_config(base), recipe)
+    task = agreed(lambda: look_at(recipe))
+    agreed(lambda: refuse_strangers(task.identity))
     folder = recipe.output / recipe.name
-    identity = identify(recipe, base, leaked)
-    if is_finished(folder, identity):
-        record_check(folder, overlap)
+    if firsts(task.finished):
+        if is_first():
+            record_check(folder, task.overlap)
         _say(f"{folder} is already made from this recipe, data and model: nothing left to do. {_how_to_serve(recipe)}")
         return
-    check_space(folder, read_config(base), recipe.rank)
 
     from train.masking import Template
 
-    template = Template.load(base)
-    material = prepare(recipe, chats, template)
+    template = Template.load(task.base)
+    material = agreed(lambda: prepare(recipe, task.chats, template))
 
     from train.adapter import Workshop  # what follows is heavy
     from train.fit import Job, fit
 
     def describe(results: Mapping[str, Any]) -> dict[str, Any]:
-        return card(recipe, identity, base, overlap, {**results, "dropped_rows": [*leaked, *material.dropped]})
+        dropped = [*task.leaked, *material.dropped]
+        return card(recipe, task.identity, task.base, task.overlap, {**results, "dropped_rows": dropped})
 
-    workshop = Workshop(folder, asdict(identity), template.tokenizer.chat_template, describe)
-    job = Job(recipe=recipe, base=base, training=material.training, held_out=material.held_out, workshop=workshop)
-    with workshop.locked() if _is_first() else nullcontext():
+    workshop = Workshop(folder, asdict(task.identity), template.tokenizer.chat_template, describe)
+    job = Job(recipe=recipe, base=task.base, training=material.training, held_out=material.held_out, workshop=workshop)
+    with workshop.locked() if is_first() else nullcontext():
         results = fit(job)
     _say(f"{_summary(folder, results)}\n{_how_to_serve(recipe)}")
+
+
+def look_at(recipe: Recipe) -> Task:
+    """Read everything but the weights; TrainError for whatever can be said against the training by then."""
+    if not recipe.data.is_file():
+        raise TrainError(
+            f"{recipe.data}: there is no such file; `make demo` writes the demo's, or set data=FILE to your own chats"
+        )
+    check_machines(recipe)
+    chats, overlap, leaked = without_leaks(recipe, read_chats(recipe.data))
+    base = find_base(recipe.model)
+    check_base(read_config(base), recipe)
+    folder = recipe.output / recipe.name
+    identity = identify(recipe, base, leaked)
+    finished = is_finished(folder, identity)
+    if not finished:
+        check_space(folder, read_config(base), recipe.rank)
+    return Task(chats=chats, leaked=leaked, overlap=overlap, base=base, identity=identity, finished=finished)
+
+
+def check_machines(recipe: Recipe) -> None:
+    """Refuse ways to launch that would train nothing, or not what the recipe says."""
+    if any(os.environ.get(f"ACCELERATE_USE_{other}", "false").lower() == "true" for other in OTHERS):
+        raise TrainError(f"{' and '.join(OTHERS)} are not supported: take a file of train/machines/")
+    if is_shared() and os.environ.get("FSDP_VERSION") != "2":
+        raise TrainError("bases are shared by FSDP2 alone: take train/machines/fsdp2.yaml, or set fsdp_version: 2")
+    if (packs := recipe.tokens_per_step // recipe.max_length) < count():
+        raise TrainError(
+            f"{count()} processes share steps of {packs} packs of max_length={recipe.max_length} tokens, so some would "
+            f"idle: set tokens_per_step={count() * recipe.max_length} or more, or start fewer"
+        )
 
 
 def without_leaks(
@@ -181,12 +227,8 @@ def _how_to_serve(recipe: Recipe) -> str:
 
 def _say(text: str) -> None:
     """One of several processes speaks."""
-    if _is_first():
+    if is_first():
         print(text)
-
-
-def _is_first() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from train.attention import PACKED, packed_attention, register
 from train.door import TrainError
 from train.lean import make_lean
 from train.masking import Sample
+from train.processes import is_shared
 from train.provenance import WEIGHTS
 from train.recipe import Recipe
 
@@ -72,15 +73,32 @@ def labelled_tokens(samples: Iterable[Sample]) -> int:
 
 
 class Learner(nn.Module):
-    """A causal model that is asked for one thing, the loss of a pack: one module for DDP and FSDP to wrap."""
+    """A causal model that is asked for one thing, the loss of a pack: one module for DDP and FSDP to wrap.
+
+    What Accelerate asks about embeddings and head it does not hear: both stay in the unit that is whole throughout a
+    pass, where `head` finds them.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The layers, which are gathered one at a time; without this Accelerate would gather the whole base at once."""
+        return sorted({type(layer).__name__ for layer in self.model.get_decoder().layers})
+
+    def tie_weights(self) -> None:
+        """For Accelerate: embeddings and head are one matrix again, where they were before it moved them."""
+        self.model.get_base_model().tie_weights()
+
     def forward(self, pack: Batch) -> Tensor:
         """The sum of -log p over the pack's labelled tokens; whoever divides knows the count over the whole step."""
         return head_loss(rows_before_head(self.model, pack), head(self.model), pack.targets)
+
+    def prove_packing(self) -> None:
+        """A forward pass like the other one, for a base that is shared among processes."""
+        prove_packing(self.model)
 
 
 def rows_before_head(model: Any, pack: Batch) -> Tensor:
@@ -159,6 +177,8 @@ def load_base(folder: Path, recipe: Recipe, dtype: torch.dtype, device: torch.de
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        # FSDP shares only what calls itself a floating number; other 4-bit layers it would leave whole everywhere.
+        bnb_4bit_quant_storage=dtype if is_shared() else torch.uint8,
     )
     model: nn.Module = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -169,7 +189,6 @@ def load_base(folder: Path, recipe: Recipe, dtype: torch.dtype, device: torch.de
         local_files_only=True,
     )
     _keep_gradients(model)
-    prove_packing(model)
     return model.requires_grad_(False)
 
 

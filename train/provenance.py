@@ -15,6 +15,7 @@ from typing import Any, Final
 from retrieval.files import write_atomically
 from train.base import find_base, fingerprint, read_json, revision, sha256
 from train.door import TrainError
+from train.processes import firsts
 from train.recipe import Recipe
 
 CARD: Final = "provenance.json"
@@ -85,6 +86,16 @@ def is_finished(folder: Path, identity: Identity, what: str = "an adapter") -> b
         return False
     _refuse_changes(f"{folder} holds {what} made differently", _known(folder / CARD), identity)
     return True
+
+
+def refuse_strangers(identity: Identity) -> None:
+    """TrainError in a process that would train something else than the first one does; all of them must call this."""
+    mine = asdict(identity)
+    if changed := _changes(firsts(mine), mine):
+        raise TrainError(
+            f"it would train another adapter than the first process ({'; '.join(changed)}): give each machine the same "
+            "recipe, data and base"
+        )
 
 
 def unfinished(folder: Path) -> Path:
