@@ -280,28 +280,37 @@ def _near(ours: Sequence[Reading], theirs: Sequence[Reading]) -> Hits:
     """Misspelt copies and copies with a word more, by character 3-grams.
 
     Two sets that share enough also share one of their rarest grams (prefix filtering: Bayardo et al. 2007), so only
-    those are indexed, and no pair is missed.
+    those are indexed, and no pair is missed. Grams of test questions are made when they are looked up: kept,
+    those of a million would be most of a report's memory.
     """
     places, tests = _distinct(ours), _distinct(theirs)
-    longest = max((len(test.grams) for test in tests), default=0) / TYPOS
+    longest = max((len(" ".join(test.words)) for test in tests), default=0) / TYPOS
     places = {one: here for one, here in places.items() if len(one.grams) <= longest}  # no document is a question
-    grams = {one: one.grams for one in (*places, *tests)}
-    spread = Counter(gram for found in grams.values() for gram in found)
+    spread = Counter(gram for one in places for gram in one.grams)
     number = {gram: n for n, gram in enumerate(spread)}
-    bits = {one: sum(1 << number[gram] for gram in found) for one, found in grams.items()}
-    sides = [(test, bits[test], len(grams[test])) for test in tests]
+    sides: list[tuple[Reading, int, int]] = []
     index: defaultdict[str, list[int]] = defaultdict(list)
-    for n, (test, _, _) in enumerate(sides):
-        for gram in _rarest(grams[test], spread):
+    for n, one in enumerate(places):
+        grams = one.grams
+        sides.append((one, _bits(grams, number), len(grams)))
+        for gram in _rarest(grams, spread):
             index[gram].append(n)
-    for one, here in places.items():
-        mine, size = bits[one], len(grams[one])
-        for n in {n for gram in _rarest(grams[one], spread) for n in index.get(gram, ())}:
-            test, its, others = sides[n]
+    for test, there in tests.items():
+        grams = test.grams
+        if len(grams & number.keys()) < TYPOS * len(grams):
+            continue
+        its, others = _bits(grams, number), len(grams)
+        for n in {n for gram in _rarest(grams, spread) for n in index.get(gram, ())}:
+            one, mine, size = sides[n]
             shared = (mine & its).bit_count()
             score = shared / (size + others - shared)
             if score >= TYPOS and is_copy(one, test, score):
-                yield from ((i, j, score) for i in here for j in tests[test])
+                yield from ((i, j, score) for i in places[one] for j in there)
+
+
+def _bits(grams: frozenset[str], number: Mapping[str, int]) -> int:
+    """Those that have a number, as a set of bits."""
+    return sum(1 << number[gram] for gram in grams if gram in number)
 
 
 def _distinct(texts: Sequence[Reading]) -> dict[Reading, list[int]]:
