@@ -6,18 +6,20 @@
 
 `python -m eval run` is the real program, the engine is `scripts.bench_stub`: over HTTP, at once, and right by lot. The
 memory of the asking is a line through what was seen every second while the last half of the answers came, and its
-slope the bytes that an answer leaves there. Then the report is opened in Chromium, where that is installed. With --json
-FILE, the figures are added to those that FILE has.
+slope the bytes that an answer leaves there. At the last record the run is killed, and `python -m eval report` makes the
+report, which is opened in Chromium where that is installed. The same command with the same --out goes on with a run
+that was cut short. With --json FILE, the figures are added to those that FILE has.
 """
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -42,65 +44,90 @@ ABOUT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The run at one moment."""
+    """The program at one moment."""
 
     seconds: float
-    resident: int
-    """Bytes of memory that its process has."""
-    written: int
-    """Bytes of records."""
+    mib: float
+    """Memory that its process has."""
+    processor: float
+    """Seconds that it has computed."""
+    records: int
+    """Lines that the file of records has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """What a run took, from its start to its end."""
+class Asking:
+    """`python -m eval run`, from its start to the last record."""
 
     questions: int
     cells: int
     answers: int
-    records_mib: float
+    """That were given while anybody looked: all but the first, or what was missing of a run that was cut short."""
     before_s: float
     """Until the first record: the test set is read and checked, and the folder made ready."""
     asking_s: float
-    after_s: float
-    """From the last record to the end: the report."""
     rate: float
     """Records written in a second of asking."""
+    processor_s: float
+    """That the run itself computed meanwhile, whatever else the machine had to do."""
     start_mib: float
-    """Memory at the first record, in the middle and at the last, and the most that there ever was."""
+    """Memory at the first record, in the middle and at the last."""
     middle_mib: float
     end_mib: float
-    peak_mib: float
     bytes_an_answer: float
     """What an answer leaves in memory while others are asked."""
+    records_mib: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """`python -m eval report` on what it asked, and the page in a browser."""
+
+    questions: int
+    cells: int
+    answers: int
+    seconds: float
+    processor_s: float
+    most_mib: float
+    """The most memory that it had."""
     folder_mib: float
-    report_mib: float
-    """Of what the report's page loads at once."""
-    opens_s: float | None = None
+    page_mib: float
+    """Of what the page loads at once."""
+    opens_s: float | None
     """In a browser, until the table of answers is there; None where there is no Chromium."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     with tempfile.TemporaryDirectory() as scratch:
-        course = check(options.questions, options.cells, options.out or Path(scratch) / "run")
-    print(_sentences(course))
-    if options.json:
-        before = json.loads(options.json.read_text()) if options.json.exists() else []
-        write_atomically(options.json, json.dumps([*before, asdict(course)], indent=1) + "\n")
+        for course in check(options.questions, options.cells, options.out or Path(scratch)):
+            print(_sentence(course), flush=True)
+            if options.json:
+                before = json.loads(options.json.read_text()) if options.json.exists() else []
+                load = round(os.getloadavg()[0], 1)
+                row = {
+                    "what": type(course).__name__.lower(),
+                    **asdict(course),
+                    "load": load,
+                    "processors": os.cpu_count(),
+                }
+                write_atomically(options.json, json.dumps([*before, row], indent=1) + "\n")
     return 0
 
 
-def check(questions: int, cells: int, folder: Path) -> Course:
-    """Run it in a folder that is not there yet, and open its report."""
-    with _engine() as url, tempfile.TemporaryDirectory() as world:
-        grid = write_world(Path(world), url, questions, cells)
-        looks, peak = _watch([sys.executable, "-m", "eval", "run", str(grid), "--out", str(folder)], folder)
-    return _course(questions, cells, looks, peak, folder)
+def check(questions: int, cells: int, folder: Path) -> Iterator[Asking | Report]:
+    """Ask what is missing, in a folder that may be gone on with; then report, and open the page."""
+    home = folder / "run"
+    with _engine() as url:
+        grid = write_world(folder / "world", url, questions, cells)
+        looks = _watch(["run", str(grid), "--out", str(home)], home, until=questions * cells)
+        yield _asking(questions, cells, looks, home)
+    yield _report(questions, cells, _watch(["report", str(home)], home), home)
 
 
 def write_world(folder: Path, url: str, questions: int, cells: int) -> Path:
     """A task of so many questions, as many strategies as cells, and a grid over both; the grid's path."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "test.jsonl").open("w", encoding="utf-8") as file:
         for number in range(questions):
             row = {"id": f"q{number}", "question": ABOUT.format(number=number), "answers": [str(number)]}
@@ -147,59 +174,96 @@ def _engine() -> Iterator[str]:
             process.kill()
 
 
-def _watch(command: Sequence[str], folder: Path) -> tuple[list[Look], int]:
-    """What was seen of the run, and the most memory that it had."""
+def _watch(command: Sequence[str], folder: Path, until: int = sys.maxsize) -> list[Look]:
+    """What was seen of the program, up to its end, or to so many records: then it is killed, as anything may be."""
     looks: list[Look] = []
-    began, records, peak = time.monotonic(), folder / "records.jsonl", 0
-    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
-        while process.poll() is None:
-            resident, peak = _memory(process.pid) or (0, peak)
-            written = records.stat().st_size if records.exists() else 0
-            looks.append(Look(time.monotonic() - began, resident, written))
-            asking = next((looks[-1].seconds - one.seconds for one in looks if one.written), 0.0)
-            time.sleep(min(EVERY, max(0.02, asking / 20)))
-        if process.returncode:
+    began, counted = time.monotonic(), _Lines(folder / "records.jsonl")
+    words = [sys.executable, "-m", "eval", *command]
+    with tempfile.TemporaryFile() as said, subprocess.Popen(words, stdout=said, stderr=said) as process:
+        try:
+            while process.poll() is None and (not looks or looks[-1].records < until):
+                looks.append(
+                    Look(time.monotonic() - began, _resident(process.pid), _processor(process.pid), counted.now())
+                )
+                asking = next((looks[-1].seconds - one.seconds for one in looks if one.records), 0.0)
+                time.sleep(min(EVERY, max(0.02, asking / 20)))
+        finally:
+            process.kill()
+        if process.wait() > 0:
             said.seek(0)
-            raise SystemExit(f"the run ended with {process.returncode}:\n{said.read().decode()[-3000:]}")
-    return [*looks, Look(time.monotonic() - began, 0, records.stat().st_size)], peak
+            raise SystemExit(f"python -m eval {' '.join(command)} failed:\n{said.read().decode()[-3000:]}")
+    return looks
 
 
-def _memory(pid: int) -> tuple[int, int] | None:
-    """Bytes that a process has, and the most that it had; None once it is over."""
+class _Lines:
+    """The lines of a file that grows, each read once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._read, self._count = file, 0, 0
+
+    def now(self) -> int:
+        if self._file.exists():
+            with self._file.open("rb") as file:
+                file.seek(self._read)
+                while part := file.read(MIB):
+                    self._read += len(part)
+                    self._count += part.count(b"\n")
+        return self._count
+
+
+def _resident(pid: int) -> float:
+    """MiB of memory that a process has; none once it is over."""
     told = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-    return (_kib(told["VmRSS"]), _kib(told["VmHWM"])) if "VmRSS" in told else None
+    return int(told["VmRSS"].split()[0]) / 1024 if "VmRSS" in told else 0.0
 
 
-def _kib(told: str) -> int:
-    return 1024 * int(told.split()[0])
+def _processor(pid: int) -> float:
+    """Seconds that all threads of a process have computed."""
+    told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _course(questions: int, cells: int, looks: Sequence[Look], peak: int, folder: Path) -> Course:
-    asking = [after for before, after in pairwise(looks) if after.written > before.written]
+def _asking(questions: int, cells: int, looks: Sequence[Look], folder: Path) -> Asking:
+    asking = [after for before, after in pairwise(looks) if after.records > max(before.records, looks[0].records)]
     if len(asking) < 10:
-        raise SystemExit(f"{questions} questions were asked before anybody could look: take more")
-    first, last, answers = asking[0], asking[-1], questions * cells
-    late = [one for one in asking if one.written > last.written / 2 and one.resident]
-    line = np.polyfit([answers * one.written / last.written for one in late], [one.resident for one in late], 1)
-    report = [folder / "report.html", *(folder / FOLDER).glob("table-*"), *(folder / FOLDER).glob("index-*")]
-    return Course(
+        raise SystemExit(f"{questions} questions were asked before anybody could look: take more, or another --out")
+    first, last = asking[0], asking[-1]
+    answers, seconds = last.records - first.records, last.seconds - first.seconds
+    late = [one for one in asking if one.records > first.records + answers / 2]
+    slope, _ = np.polyfit([one.records for one in late], [one.mib * MIB for one in late], 1)
+    return Asking(
         questions=questions,
         cells=cells,
         answers=answers,
-        records_mib=last.written / MIB,
         before_s=first.seconds,
-        asking_s=last.seconds - first.seconds,
-        after_s=looks[-1].seconds - last.seconds,
-        rate=answers * (1 - first.written / last.written) / (last.seconds - first.seconds),
-        start_mib=first.resident / MIB,
-        middle_mib=late[0].resident / MIB,
-        end_mib=late[-1].resident / MIB,
-        peak_mib=peak / MIB,
-        bytes_an_answer=float(line[0]),
-        folder_mib=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / MIB,
-        report_mib=sum(file.stat().st_size for file in report) / MIB,
+        asking_s=seconds,
+        rate=answers / seconds,
+        processor_s=last.processor - first.processor,
+        start_mib=first.mib,
+        middle_mib=late[0].mib,
+        end_mib=last.mib,
+        bytes_an_answer=float(slope),
+        records_mib=_mib([folder / "records.jsonl"]),
+    )
+
+
+def _report(questions: int, cells: int, looks: Sequence[Look], folder: Path) -> Report:
+    data = folder / FOLDER
+    return Report(
+        questions=questions,
+        cells=cells,
+        answers=looks[-1].records,
+        seconds=looks[-1].seconds,
+        processor_s=looks[-1].processor,
+        most_mib=max(one.mib for one in looks),
+        folder_mib=_mib(file for file in folder.rglob("*") if file.is_file()),
+        page_mib=_mib([folder / "report.html", *data.glob("table-*"), *data.glob("index-*")]),
         opens_s=_opens(folder / "report.html"),
     )
+
+
+def _mib(files: Iterable[Path]) -> float:
+    return sum(file.stat().st_size for file in files) / MIB
 
 
 def _opens(report: Path) -> float | None:
@@ -220,18 +284,20 @@ def _opens(report: Path) -> float | None:
     return seconds
 
 
-def _sentences(one: Course) -> str:
-    opens = "not opened: no Chromium here" if one.opens_s is None else f"opens in {one.opens_s:.1f} s"
-    return "\n".join(
-        [
-            f"{one.answers:,} answers: {one.questions:,} questions, {one.cells} combinations.",
-            f"Ready after {one.before_s:.0f} s; asked in {one.asking_s:.0f} s: {one.rate:.0f} records a second, "
-            f"{one.records_mib:,.0f} MiB of them.",
-            f"Memory: {one.start_mib:.0f} MiB at the first record, {one.middle_mib:.0f} in the middle, "
-            f"{one.end_mib:.0f} at the last; {one.bytes_an_answer:.0f} bytes more for each answer of the last half.",
-            f"Report: {one.after_s:.0f} s, {one.peak_mib:,.0f} MiB at most; the folder has {one.folder_mib:,.0f} MiB, "
-            f"the page loads {one.report_mib:.1f} MiB and {opens}.",
-        ]
+def _sentence(one: Asking | Report) -> str:
+    of = f"{one.answers:,} answers ({one.questions:,} questions, {one.cells} combinations)"
+    if isinstance(one, Asking):
+        each = f"{1000 * one.processor_s / one.answers:.2f} ms of the processor for each"
+        return (
+            f"{of}: ready after {one.before_s:.0f} s, asked in {one.asking_s:.0f} s, {one.rate:.0f} records a second, "
+            f"{each}, {one.records_mib:,.0f} MiB of them. Memory: {one.start_mib:.0f} MiB at the first record, "
+            f"{one.middle_mib:.0f} in the middle, {one.end_mib:.0f} at the last; in the last half "
+            f"{one.bytes_an_answer:.0f} bytes more for each answer."
+        )
+    opens = "was not opened: no Chromium here" if one.opens_s is None else f"opens in {one.opens_s:.1f} s"
+    return (
+        f"{of}: report in {one.seconds:.0f} s ({one.processor_s:.0f} s of the processor), {one.most_mib:,.0f} MiB at "
+        f"most; the folder has {one.folder_mib:,.0f} MiB, the page loads {one.page_mib:.1f} MiB and {opens}."
     )
 
 
@@ -239,7 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=1_000_000, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--cells", type=int, default=1, metavar="N", help="combinations (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the run here (default: nowhere)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep world and run here (default: nowhere)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add the figures to this file")
     return parser
 
