@@ -22,6 +22,7 @@ from eval.analysis import Analysis
 from eval.blame import MEANING, WRONG, Leaf
 from eval.leaks import Leaks
 from eval.record import Failure, Record
+from eval.screening import by_lot
 from eval.task import Example
 from retrieval.files import write_atomically
 from serve.chat import Message
@@ -35,6 +36,8 @@ ENOUGH: Final = 200_000
 """Characters after which a file of answers ends: what is read, whole, when one answer is opened."""
 ANSWER: Final = 70
 """Characters that an answer takes, about, its texts aside."""
+MOST: Final = 100_000
+"""Questions in the table: a browser that is to look through them in a tenth of a second can have no more."""
 CODES: Final = dict(zip(MEANING, "abcdefghijklmnopqrstuvwxyz", strict=False))
 """A letter for each leaf: the index has as many as the run has answers."""
 NOT_ASKED: Final = "-"
@@ -56,15 +59,23 @@ class Written:
 
 def write_answers(analysis: Analysis, folder: Path) -> Written:
     """Write what is not there yet, beside the files of the page that stands."""
-    data = folder / FOLDER
+    data, examples = folder / FOLDER, listed(analysis.results.examples)
     parts: list[tuple[int, str]] = []
-    for first, chunk in _chunks(analysis):
+    for first, chunk in _chunks(analysis, examples):
         parts.append((first, _write(data, f"answers-{len(parts):03d}", _call("answers", len(parts), chunk))))
     return Written(
         program=_write(data, "table", SCRIPT.read_text(encoding="utf-8")),
-        index=_write(data, "index", _call("index", _index(analysis), parts)),
+        index=_write(data, "index", _call("index", _index(analysis, examples), parts)),
         answers=tuple(name for _, name in parts),
     )
+
+
+def listed(examples: Sequence[Example]) -> Sequence[Example]:
+    """The questions that the table has, in the order of the test set: all, or as many as it can have, drawn by lot."""
+    if len(examples) <= MOST:
+        return examples
+    drawn = set(by_lot(examples)[:MOST])
+    return tuple(one for one in examples if one.id in drawn)
 
 
 def remove_outdated(folder: Path, written: Written) -> None:
@@ -102,10 +113,10 @@ def _escaped(sign: re.Match[str]) -> str:
 _RISKY: Final = re.compile("<(?=[/!])|[\u2028\u2029\ud800-\udfff]")
 
 
-def _index(analysis: Analysis) -> dict[str, Any]:
+def _index(analysis: Analysis, examples: Sequence[Example]) -> dict[str, Any]:
     results, flagged = analysis.results, analysis.leaks.flagged
-    cells, items = _cells(analysis), [one.id for one in results.examples]
-    slices = list(dict.fromkeys(one.slice for one in results.examples))
+    cells, items = _cells(analysis), [one.id for one in examples]
+    slices = list(dict.fromkeys(one.slice for one in examples))
     places = {name: place for place, name in enumerate(slices)}
     return {
         "cells": [str(cell) for cell in cells],
@@ -113,9 +124,7 @@ def _index(analysis: Analysis) -> dict[str, Any]:
         "scorers": _scorers(analysis),
         "leaves": [[CODES[leaf], leaf, _fault(leaf), meaning] for leaf, meaning in MEANING.items()],
         "slices": slices,
-        "questions": [
-            [one.id, one.question[:LONGEST], places[one.slice], int(one.id in flagged)] for one in results.examples
-        ],
+        "questions": [[one.id, one.question[:LONGEST], places[one.slice], int(one.id in flagged)] for one in examples],
         "scores": [_scores(results.records[cell], items, _scorers(analysis)[0]) for cell in cells],
         "codes": ["".join(_code(analysis.blamed[cell].get(item)) for item in items) for cell in cells],
     }
@@ -181,7 +190,8 @@ class _Chunk:
 
     @property
     def size(self) -> int:
-        return self.texts.length + ANSWER * sum(len(one["answers"]) for one in self.questions)
+        """Of one that has a question; all have an answer, or none, by each combination."""
+        return self.texts.length + ANSWER * len(self.questions) * len(self.questions[0]["answers"])
 
     def record(self, record: Record, scorers: Sequence[str]) -> list[Any]:
         """prompt, sources, text, scores, tokens of the prompt and of the answer, seconds, how it ended; then, where the
@@ -234,11 +244,11 @@ _MARK: Final = re.compile(r"\[S\d+\] ")
 _SEAM: Final = re.compile(rf"(\n\n(?:{_MARK.pattern})?)")
 
 
-def _chunks(analysis: Analysis) -> Iterator[tuple[int, dict[str, Any]]]:
+def _chunks(analysis: Analysis, examples: Sequence[Example]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The place of the first question of each chunk, and the chunk."""
     sightings = _sightings(analysis.leaks)
     first, chunk = 0, _Chunk()
-    for place, example in zip(count(1), analysis.results.examples, strict=False):
+    for place, example in zip(count(1), examples, strict=False):
         chunk.questions.append(_question(analysis, example, chunk) | {"seen": sightings.get(example.id, [])})
         if chunk.size > ENOUGH:
             yield first, chunk.to_json()

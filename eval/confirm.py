@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.finding import find
-from eval.folder import Results, load_results
+from eval.folder import Results, load_results, read_keys
 from eval.grid import Grid, misfits
 from eval.keys import keys_of
 from eval.record import RunError
@@ -162,7 +162,7 @@ def _grid(dev: Results, folder: Path, best: Combination) -> Grid:
 
 def _refuse_changes(dev: Results, grid: Grid, folder: Path) -> None:
     """What is confirmed must be what was chosen, judged as it was chosen."""
-    chosen, now = dev.config.keys, keys_of(grid)
+    chosen, now = read_keys(folder), keys_of(grid)
     changed = [name for name, key in now.cells.items() if chosen.cells.get(name) != key]
     changed += ["the version of vLLM"] if chosen.engine and chosen.engine != now.engine else []
     changed += ["the layout of prompts"] if chosen.layout and chosen.layout != now.layout else []

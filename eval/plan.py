@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from eval.effects import LEVERS, Scores, main_effects
-from eval.folder import RunConfig, planned, scores_of, whole_records
+from eval.folder import asked_ids, planned, read_keys, scores_of, whole_records
 from eval.gold import is_oracle
 from eval.grid import Grid
 from eval.keys import keys_of
 from eval.record import Record, read_records
 from eval.screening import Race, by_lot, screen
-from retrieval.files import read_yaml
 from retrieval.power import design_effect, items_needed, smallest_difference, spread_seen
 from retrieval.stats import paired
 from serve.combination import Combination
@@ -129,8 +128,8 @@ def read_earlier(grid: Grid, folder: Path) -> Earlier:
     new = keys_of(grid)
     if not (folder / "config.yaml").exists():
         return Earlier(good={})
-    old = read_yaml(folder / "config.yaml", RunConfig).keys
-    asked = {cell: {one.id for one in planned(cell, grid.task.examples)} for cell in grid.cells}
+    old = read_keys(folder)
+    asked = asked_ids(grid.cells, grid.task.examples)
     good: dict[tuple[Combination, str, int], Record] = {}
     stale = []
     for record in read_records(folder / "records.jsonl"):

@@ -7,7 +7,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from sys import intern
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -130,35 +132,46 @@ class Journal:
 
 
 def _whole_lines(path: Path) -> int:
-    return path.read_bytes().rfind(b"\n") + 1
+    """Bytes of the lines that were finished."""
+    with path.open("rb") as file:
+        return sum(len(line) for line in file if line.endswith(b"\n"))
 
 
 def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
     """Each whole line; what stands after the last line break was never finished."""
     if not path.exists():
         return
-    # Not splitlines(): it also breaks at characters such as U+2028, which a model may well write inside a string.
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            yield parse(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
-            raise FileError(f"{path}:{number}: not a line of this program ({error!r}); remove the line") from None
+    # Bytes, whose lines end at \n alone: text also breaks at U+2028, which a model may well write inside a string.
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield parse(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise FileError(f"{path}:{number}: not a line of this program ({error!r}); remove the line") from None
 
 
 def _record(row: dict[str, Any]) -> Record:
+    """What many records say in the same words, a prompt or a passage's name, is in memory once."""
     return Record(
-        id=row["id"],
-        combination=Combination.parse(row["combination"]),
-        prompt=tuple(Message(**turn) for turn in row["prompt"]),
-        sources=tuple(Source(**source) for source in row["sources"]),
-        text=row["text"],
+        id=intern(row["id"]),
+        combination=_combination(row["combination"]),
+        prompt=tuple(Message(**turn | {"content": intern(turn["content"])}) for turn in row["prompt"]),
+        sources=tuple(Source(intern(one["passage"]), one["score"]) for one in row["sources"]),
+        text=intern(row["text"]),
         usage=Usage(**row["usage"]),
         seconds=row["seconds"],
-        scores=row["scores"],
-        finish_reason=row["finish_reason"],
+        scores={intern(name): score for name, score in row["scores"].items()},
+        finish_reason=intern(row["finish_reason"]),
         **{name: row[name] for name in LATER if name in row} | {"steps": tuple(row.get("steps", ()))},
     )
 
 
 def _failure(row: dict[str, Any]) -> Failure:
-    return Failure(**row | {"combination": Combination.parse(row["combination"])})
+    return Failure(**row | {"combination": _combination(row["combination"])})
+
+
+@cache
+def _combination(name: str) -> Combination:
+    return Combination.parse(name)

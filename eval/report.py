@@ -17,7 +17,7 @@ import yaml
 
 from eval.analysis import Analysis
 from eval.blame import FAULTS, MEANING, WRONG, untold
-from eval.browse import remove_outdated, write_answers
+from eval.browse import listed, remove_outdated, write_answers
 from eval.confidence import told, worth
 from eval.effects import LEVERS
 from eval.folder import Results
@@ -94,6 +94,7 @@ def render(analysis: Analysis, scripts: Sequence[str] = ()) -> str:
         analysis=analysis,
         scripts=scripts,
         answers=_link,
+        listed={one.id for one in listed(analysis.results.examples)},
         **_verdict(analysis),
         **_combinations(analysis),
         **_levers(analysis),
@@ -246,7 +247,7 @@ def _provenance(analysis: Analysis) -> dict[str, Any]:
     results = analysis.results
     reasons = Counter(failure.reason for cell in results.failures.values() for failure in cell.values())
     used = asdict(results.config)
-    del used["keys"]  # hashes: of use to the next run, not to a reader
+    del used["keys"]  # of a run that has them there: hashes, of use to the next run, not to a reader
     return {
         "results": results,
         "reasons": reasons.most_common(10),

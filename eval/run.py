@@ -8,18 +8,20 @@ nothing of what the scores mean.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Final
 
 from tqdm import tqdm
 
 from eval.energy import gauged
-from eval.folder import Results, load_results, locked, planned, prepare
+from eval.folder import Results, asked_ids, load_results, locked, prepare
 from eval.gold import CrowdedRetriever, GoldRetriever, is_oracle, searched
 from eval.grid import Grid, searches
 from eval.record import Failure, Journal, Record, RunError, Source
@@ -58,9 +60,42 @@ class Job:
     repeat: int = 0
 
     @property
-    def name(self) -> tuple[Combination, str, int]:
+    def name(self) -> "Name":
         """What tells it from all others of a run."""
         return self.cell, self.example.id, self.repeat
+
+
+Name = tuple[Combination, str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """What has no record, each job made when it is asked for: a list of a million would be most of a run's memory.
+
+    One adapter after the other, since an engine slows down when a batch mixes adapters; else example by example, so
+    that all cells advance together, and prompts that begin alike, or are alike, meet in the engine's cache and in ours.
+    """
+
+    asked: Mapping[Combination, AbstractSet[str]]
+    """The examples of each cell."""
+    examples: tuple[Example, ...]
+    """Those that may be asked by now."""
+    repeats: int = 1
+    done: AbstractSet[Name] = frozenset()
+
+    def __iter__(self) -> Iterator[Job]:
+        for adapter in dict.fromkeys(cell.adapter for cell in self.asked):
+            cells = [cell for cell in self.asked if cell.adapter == adapter]
+            for repeat, example, cell in product(range(self.repeats), self.examples, cells):
+                job = Job(cell, example, repeat)
+                if example.id in self.asked[cell] and job.name not in self.done:
+                    yield job
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __bool__(self) -> bool:
+        return any(True for _ in self)
 
 
 @contextmanager
@@ -91,17 +126,14 @@ def run(grid: Grid, folder: Path, start: Start = started) -> Results:
         return load_results(folder)
 
 
-def pending(results: Results) -> list[Job]:
-    """What has no record, example by example, so that all cells advance together."""
-    asked = {cell: {one.id for one in planned(cell, results.examples)} for cell in results.records}
-    answered = {(one.combination, one.id, one.repeat) for one in results.answers}
-    return [
-        Job(cell, example, repeat)
-        for repeat in range(results.config.grid.repeats)
-        for example in _open(results)
-        for cell in results.records
-        if example.id in asked[cell] and (cell, example.id, repeat) not in answered
-    ]
+def pending(results: Results, tried: AbstractSet[Name] = frozenset()) -> Jobs:
+    """What has no record and was not tried."""
+    return Jobs(
+        asked=asked_ids(results.records, results.examples),
+        examples=_open(results),
+        repeats=results.config.grid.repeats,
+        done=tried | {(one.combination, one.id, one.repeat) for one in results.answers},
+    )
 
 
 def _open(results: Results) -> tuple[Example, ...]:
@@ -112,31 +144,21 @@ def _open(results: Results) -> tuple[Example, ...]:
     return tuple(example for example in results.examples if example.id in now)
 
 
-def rounds(jobs: Sequence[Job], results: Results, folder: Path) -> Iterator[Sequence[Job]]:
+def rounds(jobs: Jobs, folder: Path, *, screened: bool) -> Iterator[Jobs]:
     """These jobs; where a grid is screened, what is open once they are done, until nothing is. None is tried twice."""
-    tried = {job.name for job in jobs}
     yield jobs
-    while results.screening:
-        results = load_results(folder)
-        jobs = [job for job in pending(results) if job.name not in tried]
+    tried: set[Name] = set()
+    while screened:
+        tried.update(job.name for job in jobs)
+        jobs = pending(load_results(folder), tried)
         if not jobs:
             return
-        tried.update(job.name for job in jobs)
         yield jobs
 
 
-def batched(jobs: Sequence[Job]) -> list[Job]:
-    """One adapter after the other, else in the order given: an engine slows down when a batch mixes adapters.
-
-    Questions stay together, so that prompts that begin alike, or are alike, meet in the engine's cache and in ours.
-    """
-    turns = {name: turn for turn, name in enumerate(dict.fromkeys(job.cell.adapter for job in jobs))}
-    return sorted(jobs, key=lambda job: turns[job.cell.adapter])
-
-
-def ask(grid: Grid, results: Results, jobs: Sequence[Job], folder: Path, start: Start) -> None:
+def ask(grid: Grid, results: Results, jobs: Jobs, folder: Path, start: Start) -> None:
     """Open what the jobs need, cheapest first, so that a missing index is said before an engine is started."""
-    cells = grid.cells if results.screening else tuple(job.cell for job in jobs)  # a later round may need any of them
+    cells = grid.cells if results.screening else tuple({job.cell for job in jobs})  # a later round may need any of them
     stack = grid.stack.only(searches(cells))
     open_all(stack)
     with ExitStack() as stay:
@@ -146,7 +168,7 @@ def ask(grid: Grid, results: Results, jobs: Sequence[Job], folder: Path, start: 
         server = stay.enter_context(start(stack))
         desk = _Desk(grid, results, Pipeline(stack, server, lend=SharedRetriever), records, failures)
         with gauged(folder, lambda: desk.calls):
-            asyncio.run(desk.serve(map(batched, rounds(jobs, results, folder))))
+            asyncio.run(desk.serve(rounds(jobs, folder, screened=results.screening is not None)))
 
 
 def _heard(kept: "asyncio.Future[None]") -> None:
@@ -176,14 +198,14 @@ class _Desk:
         """How many replies were written for it."""
         return self._exchange.made
 
-    async def serve(self, rounds: Iterable[Sequence[Job]]) -> None:
+    async def serve(self, rounds: Iterable[Jobs]) -> None:
         """Keep as many calls in flight as the grid allows until no question is left, one round after the other."""
         with self._scoring, tqdm(total=0, unit=" answers", desc="asking", disable=None) as bar:
             async with self._pipeline, self._exchange:
                 await self._probe()
                 for jobs in rounds:
-                    bar.total += len(jobs)
-                    await work_off(jobs, min(AHEAD * self._at_once, len(jobs)), partial(self._work, bar))
+                    bar.total += (count := len(jobs))
+                    await work_off(jobs, min(AHEAD * self._at_once, count), partial(self._work, bar))
 
     async def _probe(self) -> None:
         """An adapter that changes nothing fails its own combinations, and loudly: the others can still be asked."""

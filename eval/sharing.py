@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Self
 
 from eval.gold import searched
 from eval.record import Record
@@ -24,9 +24,6 @@ from serve.pipeline import Pipeline
 from serve.stack import Stack
 from serve.strategies.kinds import searched_by
 from serve.upstream import Upstream
-
-REMEMBERED: Final = 100_000
-"""Replies that are kept, some 200 MB of long ones; jobs that share are near each other in the order of asking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,8 @@ class Exchange:
 
     def __init__(self, at_once: int, known: Iterable[tuple[Prompt, Call]] = ()) -> None:
         self._known = dict(known)
-        self._once: Once[Prompt, Call] = Once(REMEMBERED)
+        # The last ten thousand: jobs that share are near each other in the order of asking.
+        self._once: Once[Prompt, Call] = Once()
         self._slots = asyncio.Semaphore(at_once)
         self._shares = _Shares()
         self.made = 0

@@ -155,7 +155,7 @@ def model_hash(folder: Path) -> str:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write all rows or none."""
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomically(path, (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
 
 
 def plain(value: Any, spelt: Callable[[Path], str] = str) -> Any:
@@ -178,21 +178,23 @@ def to_yaml(content: Any, folder: Path) -> str:
     return yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=120)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes | Iterable[bytes]) -> None:
     """Write beside, flush to disk, rename: a reader sees the old file or the new one, never half."""
+    pieces = [content.encode()] if isinstance(content, str) else [content] if isinstance(content, bytes) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise FileError(
             f"{path}: cannot be written: {error.strerror}. Free some space or choose another folder."
         ) from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 @contextmanager

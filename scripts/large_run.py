@@ -10,7 +10,6 @@ from typing import Final
 
 from eval.folder import Results, RunConfig
 from eval.grid import GridSettings
-from eval.keys import Keys
 from eval.record import Record, Source
 from eval.task import Example, ScorerSettings, TaskSettings
 from serve.chat import Message, Usage
@@ -121,6 +120,4 @@ def _config(grid: GridSettings) -> RunConfig:
         scorers={"contains": ScorerSettings(kind="contains"), "f1": ScorerSettings(kind="f1")},
     )
     stack = {"model": "none", "retrievers": {name: {"kind": "dense"} for name in grid.retrievers}, "sampling": {}}
-    return RunConfig(
-        grid=grid, task=task, stack=stack, versions={}, keys=Keys(cells={}, examples={}, gold={}, scoring="")
-    )
+    return RunConfig(grid=grid, task=task, stack=stack, versions={})

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic import ConfigDict
 
-from eval.folder import Results
+from eval.folder import Results, read_keys
 from eval.grid import Grid, GridSettings
 from eval.record import Record
 from eval.run import run
@@ -127,7 +127,7 @@ def ask(teacher: Teacher, folder: Path) -> Lesson:
     return Lesson(
         combination=cell,
         model=os.path.relpath(model, folder.parent) if Path(model).is_dir() else model,
-        key=results.config.keys.cells[str(cell)],
+        key=read_keys(folder).cells[str(cell)],
         kept={one: records[one] for one, why in objections.items() if why is None},
         dropped=tuple(
             Dropped(id=one.id, question=one.question, why=why, said=records[one.id].text if one.id in records else "")

@@ -8,7 +8,6 @@ from scipy.special import ndtr
 
 from eval.folder import Results, RunConfig
 from eval.grid import GridSettings
-from eval.keys import Keys
 from eval.record import Record, Source
 from eval.task import Example, ScorerSettings, TaskSettings
 from serve.chat import Message, Usage
@@ -90,6 +89,4 @@ def _config(grid: GridSettings) -> RunConfig:
     )
     retrievers = {name: {"kind": name if name == "random" else "dense"} for name in grid.retrievers}
     stack = {"model": "pocket", "retrievers": retrievers, "sampling": {"temperature": 0.0, "max_tokens": 64}}
-    return RunConfig(
-        grid=grid, task=task, stack=stack, versions={}, keys=Keys(cells={}, examples={}, gold={}, scoring="")
-    )
+    return RunConfig(grid=grid, task=task, stack=stack, versions={})

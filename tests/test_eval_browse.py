@@ -107,6 +107,24 @@ def test_every_record_can_be_read_back(
             )
 
 
+def test_of_more_questions_than_a_browser_can_look_through_some_are_there_and_the_page_says_so(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.browse.MOST", 7)
+
+    page = save(analyse(results), tmp_path).read_text()
+
+    ids = [row[0] for row in index_of(tmp_path)[0]["questions"]]
+    asked = [one.id for one in results.examples]
+    assert (len(ids), len(asked)) == (7, 30)
+    assert ids == [item for item in asked if item in ids]
+    assert [one["question"] for one, _ in each_question(tmp_path)] == [
+        one.question for one in results.examples if one.id in ids
+    ]
+    assert "Here are 7 of the 30 questions, drawn by lot" in page
+    assert all(item in ids for item in re.findall(r"#answers\?cell=[^\"]*;id=(\w+)", page))
+
+
 def test_the_index_has_the_scores_and_leaves_of_the_analysis(results: Results, tmp_path: Path) -> None:
     analysis = analyse(results)
 

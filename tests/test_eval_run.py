@@ -290,7 +290,9 @@ def test_the_folder_says_how_it_was_run_and_may_be_moved(stub: Stub, tmp_path: P
     assert config["grid"]["task"] == "../world/task.yaml"
     assert config["task"]["examples"] == "../world/test.jsonl"
     assert config["stack"]["strategies"]["brief"]["instructions"] == "Be brief."
-    assert config["keys"]["cells"].keys() == {str(cell) for cell in load_results(out).records}
+    assert json.loads((out / "keys.json").read_text())["cells"].keys() == {
+        str(cell) for cell in load_results(out).records
+    }
     assert str(tmp_path) not in (out / "config.yaml").read_text()
 
 

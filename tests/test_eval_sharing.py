@@ -14,12 +14,12 @@ import yaml
 
 from eval.blame import WRONG, blame, look
 from eval.flips import flips
-from eval.folder import load_results
+from eval.folder import asked_ids, load_results, read_keys
 from eval.grid import load_grid
 from eval.keys import keys_of
 from eval.plan import plan, read_earlier
 from eval.record import Record, read_records
-from eval.run import AHEAD, Job, batched, pending, run
+from eval.run import AHEAD, Job, Jobs, pending, run
 from eval.sharing import Exchange, Prompt, SharedRetriever
 from eval.summary import summarise
 from retrieval.passage import Document, Hit, Query
@@ -240,12 +240,12 @@ def test_adapters_follow_each_other_and_questions_stay_together(stub: Stub, tmp_
     run(replace(grid, task=replace(grid.task, examples=grid.task.examples[:2])), out)
     made = [Job(cell, example) for example in grid.task.examples for cell in grid.cells]
 
-    order = batched(made)
+    order = list(Jobs(asked=asked_ids(grid.cells, grid.task.examples), examples=grid.task.examples))
 
     assert [job.cell.adapter for job in order] == ["base"] * 4 * N + ["tuned"] * 4 * N
     assert [job.example.id for job in order[: 4 * N]] == [f"q{n}" for n in range(N) for _ in range(4)]
     assert sorted(map(str, order)) == sorted(map(str, made))
-    assert pending(load_results(out)) == []
+    assert not pending(load_results(out))
 
 
 def test_repeats_are_drawn_anew_and_count_as_their_mean(stub: Stub, tmp_path: Path) -> None:
@@ -321,14 +321,28 @@ def test_another_engine_or_layout_is_another_answer_unless_nobody_noted_it(
     grid, out = write_world(tmp_path, stub.url, n=1), tmp_path / "out"
     run(load_grid(grid), out)
     before = len(stub.calls)
-    config = yaml.safe_load((out / "config.yaml").read_text())
-    config["keys"] |= {"engine": noted, "layout": noted}
-    (out / "config.yaml").write_text(yaml.safe_dump(config))
+    keys = json.loads((out / "keys.json").read_text())
+    (out / "keys.json").write_text(json.dumps(keys | {"engine": noted, "layout": noted}))
 
     run(load_grid(grid), out)
 
     assert len(stub.calls) - before == again
-    assert keys_of(load_grid(grid)).layout == load_results(out).config.keys.layout != noted
+    assert keys_of(load_grid(grid)).layout == read_keys(out).layout != noted
+
+
+def test_a_run_that_has_its_keys_in_its_config_is_gone_on_with(stub: Stub, tmp_path: Path) -> None:
+    grid, out = write_world(tmp_path, stub.url, n=1), tmp_path / "out"
+    run(load_grid(grid), out)
+    before = len(stub.calls)
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    config["keys"] = json.loads((out / "keys.json").read_text())
+    (out / "config.yaml").write_text(yaml.safe_dump(config))
+    (out / "keys.json").unlink()
+
+    run(load_grid(grid), out)
+
+    assert len(stub.calls) == before
+    assert read_keys(out) == keys_of(load_grid(grid))
 
 
 def test_records_of_earlier_versions_are_read(stub: Stub, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_row_says_whose_answer_it_is(stub: Stub, tmp_path: Path) -> None:
     made = make(load(write(tmp_path, stub)))
 
     asked = {one.id: one for one in read_records(tmp_path / "rows.teacher" / "records.jsonl")}
-    keys = yaml.safe_load((tmp_path / "rows.teacher" / "config.yaml").read_text())["keys"]["cells"]
+    keys = json.loads((tmp_path / "rows.teacher" / "keys.json").read_text())["cells"]
     for row in made.rows:
         prompt = [{"role": turn.role, "content": turn.content} for turn in asked[row["meta"]["id"]].prompt]
         sha256 = hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode()).hexdigest()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
+from sys import intern
 from typing import Any, Final
 
 import numpy as np
@@ -197,7 +198,7 @@ def read(question: str) -> Reading:
         # A minus is part of a number; a hyphen is not part of a word.
         found = MINUS.sub(" − ", APOSTROPHE.sub("", sentence)).translate(LETTERS).split()
         names |= {word.casefold() for word in found[1:] if word[0].isupper()}
-        words += [word.casefold() for word in found]
+        words += [intern(word.casefold()) for word in found]  # most stand in many questions
         bounds.add(len(words))
     return Reading(tuple(words), frozenset(bounds), frozenset(names))
 
@@ -237,13 +238,13 @@ def _contained(ours: Sequence[Reading], theirs: Sequence[Reading]) -> Hits:
     """Test questions that stand in a training text, whole or, where long, for the most part."""
     whole: defaultdict[Words, list[int]] = defaultdict(list)
     lengths: defaultdict[Words, set[int]] = defaultdict(set)
-    by_gram: defaultdict[Words, set[int]] = defaultdict(set)
+    by_gram: defaultdict[Words, list[int]] = defaultdict(list)
     for j, test in enumerate(theirs):
         if len(test.words) >= FEWEST:
             whole[test.words].append(j)
             lengths[test.words[:2]].add(len(test.words))
         for gram in runs(test.words) if len(test.words) > LONG else ():
-            by_gram[gram].add(j)
+            by_gram[gram].append(j)
     telling = _telling(by_gram, ours, theirs)
     counts = Counter(j for gram in telling for j in by_gram[gram])
     for i, text in enumerate(ours):
@@ -280,28 +281,28 @@ def _near(ours: Sequence[Reading], theirs: Sequence[Reading]) -> Hits:
     """Misspelt copies and copies with a word more, by character 3-grams.
 
     Two sets that share enough also share one of their rarest grams (prefix filtering: Bayardo et al. 2007), so only
-    those are indexed, and no pair is missed.
+    those of the training side are indexed, and no pair is missed. The tests' are made when they are looked up.
     """
     places, tests = _distinct(ours), _distinct(theirs)
-    longest = max((len(test.grams) for test in tests), default=0) / TYPOS
-    places = {one: here for one, here in places.items() if len(one.grams) <= longest}  # no document is a question
-    grams = {one: one.grams for one in (*places, *tests)}
-    spread = Counter(gram for found in grams.values() for gram in found)
+    longest = max((len(" ".join(test.words)) for test in tests), default=0) / TYPOS
+    sides = [(one, grams) for one in places if len(grams := one.grams) <= longest]  # no document is a question
+    spread = Counter(gram for _, grams in sides for gram in grams)
     number = {gram: n for n, gram in enumerate(spread)}
-    bits = {one: sum(1 << number[gram] for gram in found) for one, found in grams.items()}
-    sides = [(test, bits[test], len(grams[test])) for test in tests]
+    bits = [sum(1 << number[gram] for gram in grams) for _, grams in sides]
     index: defaultdict[str, list[int]] = defaultdict(list)
-    for n, (test, _, _) in enumerate(sides):
-        for gram in _rarest(grams[test], spread):
+    for n, (_, grams) in enumerate(sides):
+        for gram in _rarest(grams, spread):
             index[gram].append(n)
-    for one, here in places.items():
-        mine, size = bits[one], len(grams[one])
-        for n in {n for gram in _rarest(grams[one], spread) for n in index.get(gram, ())}:
-            test, its, others = sides[n]
-            shared = (mine & its).bit_count()
-            score = shared / (size + others - shared)
+    for test, there in tests.items():
+        grams = test.grams
+        if len(known := grams & number.keys()) < TYPOS * len(grams):
+            continue
+        its = sum(1 << number[gram] for gram in known)
+        for n in {n for gram in _rarest(grams, spread) for n in index.get(gram, ())}:
+            one, mine = sides[n]
+            score = (shared := (bits[n] & its).bit_count()) / (len(mine) + len(grams) - shared)
             if score >= TYPOS and is_copy(one, test, score):
-                yield from ((i, j, score) for i in here for j in tests[test])
+                yield from ((i, j, score) for i in places[one] for j in there)
 
 
 def _distinct(texts: Sequence[Reading]) -> dict[Reading, list[int]]:
