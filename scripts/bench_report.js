@@ -11,8 +11,8 @@ const timed = (() => {
     const rows = document.querySelectorAll("#body .row:not([hidden])");
     rows[turn % rows.length].querySelectorAll(".mark")[turn % 40].click();
   };
-  const close = async () => ($("answer").open && $("answer").close(), await frame());
-  const open = async () => (click(0), await answered());
+  const close = async () => ($("shut").click(), await frame());
+  const open = async () => (($("grid").scrollTop = 0), await frame(), click(0), await answered());
   const mark = () => { for (const one of $("said").children) one.dataset.old = "yes"; };
   const answered = async () => { while (!document.querySelector("#said > :not([data-old])")) await frame(); };
 
