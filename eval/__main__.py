@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
     grid, folder = load_grid(options.file), _folder(options)
     results = run(grid, folder)
     _report(folder)
-    if missing := sum(map(results.missing, results.records)):
+    if missing := results.lacking:
         log.error(
             "%d answers missing; %s/failures.jsonl says why. The same command asks only for those.", missing, folder
         )
