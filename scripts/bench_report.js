@@ -38,6 +38,7 @@ const timed = (() => {
   return async (name, turns) => {
     const { begin, before, act, opens } = STEPS[name];
     await close();
+    $("answers").scrollIntoView(); // what is out of sight is not painted
     tell($("choice"), "reset");
     await begin?.();
     const times = [];
