@@ -18,7 +18,7 @@ from eval.analysis import Analysis, analyse
 from eval.compare import compare, show_changes
 from eval.confirm import TEST, confirm
 from eval.energy import read_energy
-from eval.folder import Results, load_results
+from eval.folder import load_results
 from eval.gate import GATES, judge, load_gates, show_gates, to_junit
 from eval.grid import Grid, load_grid
 from eval.init import MODEL, Project, start
@@ -98,17 +98,13 @@ def _read(path: Path) -> Grid:
 
 def _run(options: argparse.Namespace) -> int:
     grid, folder = load_grid(options.file), _folder(options)
-    missing = _missing(run(grid, folder))
+    missing = run(grid, folder).lacking
     _report(folder)
     if missing:
         log.error(
             "%d answers missing; %s/failures.jsonl says why. The same command asks only for those.", missing, folder
         )
     return int(missing > 0)
-
-
-def _missing(results: Results) -> int:
-    return sum(map(results.missing, results.records))
 
 
 def _report(folder: Path, embedder: str = "") -> int:

@@ -204,13 +204,15 @@ const fulcrum = {};
     return loaded.get(number).then((chunk) => [chunk, chunk.questions[q - data.parts[number][0]]]);
   }
 
+  const isOpen = () => $("answer").matches(":popover-open");
+
   async function openAnswer() {
     const [q, cell] = [data.questions.findIndex(([id]) => id === view.id), data.cells.indexOf(view.of)];
     const dialog = $("answer");
-    if (q < 0 || cell < 0) return dialog.open && dialog.close();
+    if (q < 0 || cell < 0) return isOpen() && dialog.hidePopover();
     const coming = fetchAnswers(q); // before anything is drawn, which takes as long as reading
     drawDoors(q, cell);
-    if (!dialog.open) dialog.showModal();
+    if (!isOpen()) dialog.showPopover(); // no showModal: that makes all of the page inert, and styles all of it anew
     try {
       const [chunk, one] = await coming;
       if (view.id !== data.questions[q][0] || view.of !== data.cells[cell]) return; // meanwhile another is wanted
@@ -338,8 +340,10 @@ const fulcrum = {};
     };
     new ResizeObserver(drawRows).observe(grid);
     $("of").onchange = (event) => go({ of: event.target.value });
-    $("answer").onclose = () => view.id && go({ id: "", of: "" });
-    $("shut").onclick = () => $("answer").close();
+    const dialog = $("answer");
+    dialog.ontoggle = () => !isOpen() && view.id && go({ id: "", of: "" });
+    dialog.addEventListener("focusout", ({ relatedTarget: to }) => to && !dialog.contains(to) && dialog.hidePopover());
+    $("shut").onclick = () => dialog.hidePopover();
     addEventListener("popstate", follow);
   }
 

@@ -82,7 +82,7 @@ def confirm(folder: Path) -> Confirmed:
     _refuse_known(dev, grid, folder)
     read = count_read(grid, folder)
     test = run(grid, folder / TEST)
-    if gaps := sum(map(test.missing, test.records)):
+    if gaps := test.lacking:
         raise RunError(
             f"{folder / TEST}: {counted(gaps, 'answer')} missing, failures.jsonl says why; the same command asks only "
             "for those, and it stays the same read"

@@ -82,8 +82,14 @@ class Results:
         """How many that could have been chosen were stopped: they have lost, and count in every correction."""
         return sum(not is_oracle(cell.retriever) for cell in self.stopped)
 
+    @property
+    def lacking(self) -> int:
+        """How many answers the run still lacks: of a question that is asked several times, each that is not there."""
+        partly = sum(one.id not in self.records.get(one.combination, {one.id}) for one in self.answers)
+        return self.config.grid.repeats * sum(map(self.missing, self.records)) - partly
+
     def missing(self, cell: Combination) -> int:
-        """How many answers this cell still lacks."""
+        """How many questions this cell has not answered as often as they are asked."""
         return len(planned(cell, self.examples)) - len(self.records[cell])
 
     def only(self, ids: AbstractSet[str]) -> "Results":

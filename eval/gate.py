@@ -231,7 +231,7 @@ def _unjudged(row: Row | None) -> str:
     """Why a combination cannot be judged; empty when it can: half a score says nothing."""
     if row is None:
         return "no combination has all its answers"
-    return f"not judged: {row.n_infra:,} of {counted(row.n, 'answer')} missing" if row.n_infra else ""
+    return f"not judged: {row.n_infra:,} of {counted(row.n, 'question')} unanswered" if row.n_infra else ""
 
 
 def _of_combination(gates: Gates, run: Results, compared: Compared | None) -> Iterator[tuple[str, str, Look]]:
@@ -254,7 +254,7 @@ def _of_combination(gates: Gates, run: Results, compared: Compared | None) -> It
 
 def _of_run(gates: Gates, run: Results, leaks: Leaks | None) -> Iterator[Judged]:
     if gates.missing is not None:
-        missing = sum(map(run.missing, run.records))
+        missing = run.lacking
         wanted = f"at most {gates.missing.at_most:,g} answers missing in the run"
         yield Judged("missing", wanted, f"{missing:,}", missing <= gates.missing.at_most)
     if gates.leaks is not None:
@@ -271,7 +271,7 @@ def _baseline(row: Row, margin: Margin, run: Results) -> tuple[str, bool]:
     if row.combination == str(run.baseline):
         return "it is the baseline", True
     if row.delta is None or row.delta_ci_low is None or row.delta_ci_high is None:
-        return f"not judged: {counted(run.missing(run.baseline), 'answer')} of the baseline missing", False
+        return f"not judged: {counted(run.missing(run.baseline), 'question')} unanswered by the baseline", False
     return _apart(row.delta, row.delta_ci_low, row.delta_ci_high), row.delta_ci_low >= -margin.loses_at_most
 
 

@@ -70,7 +70,7 @@ class Climb:
     @property
     def missing(self) -> int:
         """Answers that there are none of yet."""
-        return sum(map(self.results.missing, self.results.records))
+        return self.results.lacking
 
 
 def climb(ladder: Ladder, results: Results) -> Climb:

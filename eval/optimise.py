@@ -151,7 +151,7 @@ class _Runs:
         grid = Grid(settings=settings, stack=stack, task=task, baseline=cells[0])
         results = run(grid, self.folder / name, self._engine)
         self.calls[name] = sum(not one.shared for one in results.answers)
-        if gaps := sum(map(results.missing, results.records)):
+        if gaps := results.lacking:
             raise RunError(
                 f"{self.folder / name}: {counted(gaps, 'answer')} missing, failures.jsonl says why; the same command "
                 "asks only for those and goes on"

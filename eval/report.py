@@ -132,8 +132,8 @@ def _verdict(analysis: Analysis) -> dict[str, Any]:
         "best": rows.get(verdict.best or ""),
         "base": rows[verdict.baseline],
         "alpha": ALPHA,
-        "missing": sum(row.n_infra for row in analysis.rows),
-        "asked": sum(row.n for row in analysis.rows),
+        "missing": analysis.results.lacking,
+        "asked": analysis.results.config.grid.repeats * sum(row.n for row in analysis.rows),
     }
 
 

@@ -189,8 +189,8 @@ def _stopped(results: Results) -> Iterator[str]:
 
 
 def _gaps(results: Results) -> list[str]:
-    gaps = {cell: missing for cell in results.records if (missing := results.missing(cell))}
+    gaps = [cell for cell in results.records if results.missing(cell)]
     if not gaps:
         return []
-    answers, combinations = counted(sum(gaps.values()), "answer"), counted(len(results.records), "combination")
+    answers, combinations = counted(results.lacking, "answer"), counted(len(results.records), "combination")
     return [f"{answers} missing: {len(gaps)} of {combinations} cannot be ranked."]

@@ -11,7 +11,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from eval.example import Example as Example
 from eval.gold import cite
@@ -56,6 +63,17 @@ class Stakes:
         return self.right * score - self.wrong * (1 - score)
 
 
+def _told_once(value: Any, read: ValidatorFunctionWrapHandler) -> float | Stakes:
+    """Of two shapes that it may have, neither of which fits, people want to hear one sentence."""
+    try:
+        found: float | Stakes = read(value)
+    except ValidationError:
+        raise ValueError(
+            f"{value!r} is neither a score between 0 and 1 nor what answers are worth, such as {{right: 20, wrong: 88}}"
+        ) from None
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSettings:
     """`task.yaml` as it is written."""
@@ -65,7 +83,7 @@ class TaskSettings:
     primary: str
     """The scorer that ranks."""
     scorers: dict[str, ScorerSettings]
-    enough: Annotated[float, Field(gt=0, lt=1)] | Stakes | None = None
+    enough: Annotated[Annotated[float, Field(gt=0, lt=1)] | Stakes, WrapValidator(_told_once)] | None = None
     """The score from which on it is good enough, or what answers are worth, which says it too."""
     documents: Path | None = None
     """What the evidence points into: a corpus.jsonl, or a file or folder as `retrieval build` reads them."""
@@ -174,10 +192,17 @@ def _unscorable(
 
 
 def _unlocked(settings: TaskSettings, path: Path) -> Iterator[str]:
-    """Before another split takes the place of `examples`: what is chosen with cannot confirm the choice."""
-    if settings.locked and settings.locked.resolve() == settings.examples.resolve():
-        line = lines(path)["locked",]
-        yield f"{path}:{line}: locked: is what `examples` names too; choose with other questions (a dev split)"
+    """Before another split takes the place of `examples`: what is chosen with cannot confirm the choice.
+
+    That the file is there is all that is asked of it, before anything is chosen.
+    """
+    if settings.locked is None:
+        return
+    place = f"{path}:{lines(path)['locked',]}: locked"
+    if settings.locked.resolve() == settings.examples.resolve():
+        yield f"{place}: is what `examples` names too; choose with other questions (a dev split)"
+    elif not settings.locked.is_file():
+        yield f"{place}: {settings.locked}: there is no such file, so nothing could be confirmed"
 
 
 def _examples(path: Path) -> tuple[list[tuple[str, Example]], list[str]]:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
-STRICT: Final = ConfigDict(extra="forbid", strict=False)
-"""A settings dataclass writes `__pydantic_config__: ClassVar = STRICT`, and a misspelt key in its YAML is refused."""
+STRICT: Final = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
+"""A settings dataclass writes `__pydantic_config__: ClassVar = STRICT`, and a misspelt key in its YAML is refused, as
+is a number that is none or has no end."""
 
 LINE_BYTES: Final = 64 << 20
 """The longest line of a JSONL file: what is longer is no row but a file of another kind, or a broken one."""
@@ -252,7 +254,7 @@ def _sentence(path: Path, root: yaml.Node | None, kind: type, problem: Any) -> s
     trail = _trail(root, [str(part) for part in problem["loc"]])
     where = f"{path}:{_line(root, trail)}: {'.'.join(trail) or 'the whole file'}"
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = sorted(getattr(kind, "__dataclass_fields__", {})) if len(trail) == 1 else []
+        known = sorted(one.name for one in fields(kind)) if len(trail) == 1 and is_dataclass(kind) else []
         near = get_close_matches(trail[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}." if known else "remove it."
         return f"{where}: unknown key; {hint}"
@@ -265,7 +267,7 @@ def _sentence(path: Path, root: yaml.Node | None, kind: type, problem: Any) -> s
         near = get_close_matches(tag, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(known)}"
         return f"{where}: there is no {problem['ctx']['discriminator'][1:-1]} {tag!r}; {hint}"
-    return f"{where}: {problem['msg']}"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 def _trail(node: yaml.Node | None, location: Sequence[str]) -> list[str]:

@@ -82,6 +82,7 @@ def measure(options: argparse.Namespace) -> None:
         home = ROOT / "out" / "bench" / f"eval-{work.model}"
         stack = _world(options.stack, home, work)
         with _server(stack, work) as server:
+            _warm(server, stack)
             bench = Bench(home, stack, server, work)
             for repeat in range(done, done + options.repeats):
                 for name in turned(options.ways, repeat):
@@ -95,6 +96,17 @@ def _server(stack: Stack, work: Work) -> AbstractContextManager[Way]:
     if work.model == STUB:
         return stub(Timing(first=0.0))
     return engine(stack, "evaluation", {"VLLM_SERVER_DEV_MODE": "1"})
+
+
+def _warm(server: Way, stack: Stack) -> None:
+    """A first call to each model takes seconds, in which an engine loads and compiles: whoever comes first would pay
+    them for all. vLLM offline, which starts its own engine, does the same before its clock runs."""
+    for model in (stack.model, *stack.adapters):
+        body = {"model": model, "messages": [{"role": "user", "content": "Who?"}], "max_tokens": 2}
+        headers = {"Content-Type": "application/json"}
+        call = Request(f"{server.url}/chat/completions", json.dumps(body).encode(), headers)
+        with urlopen(call, timeout=600):
+            pass
 
 
 @dataclass(frozen=True, slots=True)

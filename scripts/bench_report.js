@@ -11,8 +11,13 @@ const timed = (() => {
     const rows = document.querySelectorAll("#body .row:not([hidden])");
     rows[turn % rows.length].querySelectorAll(".mark")[turn % 40].click();
   };
-  const close = async () => ($("answer").open && $("answer").close(), await frame());
-  const open = async () => (click(0), await answered());
+  const close = async () => ($("shut").click(), await frame());
+  const link = (turn) => {
+    const row = (turn * 4111) % ($("grid").ariaRowCount - 1);
+    const view = { sort: ["hard", "easy"][turn % 2], id: `q${String(row).padStart(4, "0")}`, of: field("cell").options[turn].value };
+    location.hash = `#answers?${new URLSearchParams(view)}`;
+  };
+  const open = async () => (($("grid").scrollTop = 0), await frame(), click(0), await answered());
   const mark = () => { for (const one of $("said").children) one.dataset.old = "yes"; };
   const answered = async () => { while (!document.querySelector("#said > :not([data-old])")) await frame(); };
 
@@ -25,6 +30,7 @@ const timed = (() => {
     "scroll sideways": { act: (turn) => { $("grid").scrollLeft = (turn % 2) * 900; } },
     "arrow keys": { act: (turn) => press(["ArrowDown", "ArrowRight", "PageDown", "End", "Home"][turn % 5]) },
     "open an answer": { before: async (turn) => (await close(), ($("grid").scrollTop = turn * 4111), await frame()), act: click, opens: true },
+    "follow a link": { before: close, act: link, opens: true },
     "next question": { begin: open, act: () => $("after").click(), opens: true },
     "another combination": { begin: open, act: (turn) => tell(nth($("of"), turn), "change"), opens: true },
   };
@@ -32,6 +38,7 @@ const timed = (() => {
   return async (name, turns) => {
     const { begin, before, act, opens } = STEPS[name];
     await close();
+    $("answers").scrollIntoView(); // what is out of sight is not painted
     tell($("choice"), "reset");
     await begin?.();
     const times = [];

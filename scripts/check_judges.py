@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Final
 
 from rich.console import Console
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop_politely()
     options = _parser().parse_args(arguments)
     try:
-        claims = read_claims(options.scifact)
+        claims = drawn(read_claims(options.scifact), options.claims)
         judges = [load_judges(path).judge for path in options.judge]
         for one in judges or [_pocket()]:
             _show(one.name, _ask(one, claims, options.out), Console(width=120))
@@ -82,6 +83,11 @@ def read_claims(folder: Path) -> tuple[Claim, ...]:
         Claim(claim, document, claims[claim], documents[document], marked.get((claim, document), ""))
         for claim, document in dict.fromkeys([*marked, *cited])
     )
+
+
+def drawn(claims: Sequence[Claim], count: int | None) -> tuple[Claim, ...]:
+    """So many of them, by lot and the same ones each time; all of them where no number is given."""
+    return tuple(claims if count is None else Random(0).sample(claims, min(count, len(claims))))
 
 
 def _pocket() -> JudgeSettings:
@@ -161,6 +167,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--judge", type=Path, action="append", default=[], metavar="FILE", help="a judges.yaml, whose judge is asked"
     )
+    parser.add_argument("--claims", type=int, metavar="N", help="so many of the pairs, drawn by lot (default: all)")
     parser.add_argument(
         "--out", type=Path, default=Path("out/judges"), metavar="DIR", help="keeps what was said (default: out/judges)"
     )

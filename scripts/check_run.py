@@ -76,7 +76,7 @@ class Subject:
             os._exit(1)
         except BaseException:  # no sentence for a person: a mistake of ours
             os._exit(70)
-        os._exit(int(any(map(results.missing, results.records))))
+        os._exit(int(results.lacking > 0))
 
     @property
     def lines(self) -> list[bytes]:

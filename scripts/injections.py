@@ -190,7 +190,7 @@ class Effect:
 def ways(results: Results) -> list[Way]:
     """Everything that was asked over passages; RunError where an answer is missing, since pairs would be lost."""
     grid = results.config.grid
-    if missing := sum(map(results.missing, results.records)):
+    if missing := results.lacking:
         raise RunError(f"{missing} answers are missing; the same command asks only for those")
     names = [strategy for strategy in grid.strategies if not strategy.endswith(FENCED)]
     return [

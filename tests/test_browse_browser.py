@@ -165,6 +165,35 @@ def test_going_back_closes_an_answer(browser: Browser, file: Path) -> None:
         expect(seen.page.get_by_role("dialog")).to_be_hidden()
 
 
+def test_a_square_beside_an_open_answer_opens_its_own(browser: Browser, file: Path) -> None:
+    with looking(browser, file) as seen:
+        squares = seen.page.locator("#body .row:visible .mark")
+        squares.nth(0).click()
+        first = seen.page.evaluate("location.hash")
+        expect(seen.page.get_by_role("dialog")).to_be_visible()
+        # Sent to the square itself: the answer may lie above it, and what matters is what follows on what.
+        squares.nth(1).dispatch_event("click")
+        expect(seen.page.get_by_role("dialog")).to_be_visible()
+        assert seen.page.evaluate("location.hash") != first
+
+
+def test_leaving_an_answer_by_mouse_or_keyboard_closes_it(browser: Browser, file: Path) -> None:
+    def beside(page: Page) -> None:
+        page.mouse.click(5, 5)
+
+    def past_the_end(page: Page) -> None:
+        page.locator("#shut").focus()
+        page.keyboard.press("Tab")
+
+    with looking(browser, file) as seen:
+        for leave in (beside, past_the_end):
+            seen.page.locator("#body .row:visible .mark").first.click()
+            expect(seen.page.get_by_role("dialog")).to_be_visible()
+            leave(seen.page)
+            expect(seen.page.get_by_role("dialog")).to_be_hidden()
+            seen.page.wait_for_function("!location.hash.includes('id=')")
+
+
 def test_from_an_answer_one_goes_on_to_the_next_that_was_chosen(browser: Browser, file: Path, results: Results) -> None:
     wrong = [one.id for one in results.examples if one.id not in right(results, DENSE)]
 

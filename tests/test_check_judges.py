@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.check_judges import main, read_claims
+from scripts.check_judges import drawn, main, read_claims
 from scripts.claims import parts
 from tests.eval_stub import serving, write_rows
 from tests.judge_stub import JudgeStub, verdict
@@ -48,6 +48,14 @@ def test_a_cited_abstract_without_a_mark_supports_nothing(scifact: Path) -> None
     assert labels["0", "d0"] == ("SUPPORT", "yes")
     assert labels["1", "d1"] == ("CONTRADICT", "no")
     assert labels["2", "d2"] == labels["3", "d2"] == ("", "no")
+
+
+def test_a_draw_is_the_same_each_time_and_takes_no_more_than_there_are(scifact: Path) -> None:
+    claims = read_claims(scifact)
+
+    assert drawn(claims, 9) == drawn(claims, 9)
+    assert set(drawn(claims, 9)) < set(claims)
+    assert set(drawn(claims, 999)) == set(claims) == set(drawn(claims, None))
 
 
 def test_a_judge_that_reads_is_calibrated(scifact: Path, capsys: pytest.CaptureFixture[str]) -> None:

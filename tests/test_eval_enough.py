@@ -14,6 +14,7 @@ from eval.analysis import Analysis, analyse
 from eval.blame import WRONG
 from eval.enough import enough
 from eval.folder import Results
+from eval.grid import GridSettings
 from eval.payback import Training, trainings
 from eval.summary import cells, summarise
 from eval.task import Stakes, TaskSettings
@@ -184,5 +185,17 @@ def test_what_cannot_be_enough_is_refused_with_its_line(wanted: str, tmp_path: P
     task = tmp_path / "task.yaml"
     task.write_text(f"name: t\nexamples: e.jsonl\nprimary: x\nenough: {wanted}\nscorers: {{x: {{kind: exact}}}}\n")
 
-    with pytest.raises(FileError, match=r"task.yaml:4: enough"):
+    with pytest.raises(
+        FileError, match=r"task.yaml:4: enough: .* is neither a score between 0 and 1 nor what answers are worth"
+    ):
         read_yaml(task, TaskSettings)
+
+
+@pytest.mark.parametrize("price", [".inf", ".nan"])
+def test_an_hour_has_a_price_that_ends(price: str, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    names = "adapters: [base]\nretrievers: [none]\nstrategies: [direct]\nbaseline: base:none:direct"
+    grid.write_text(f"stack: stack.yaml\ntask: task.yaml\n{names}\nprice_per_hour: {price}\n")
+
+    with pytest.raises(FileError, match=r"grid.yaml:7: price_per_hour: Input should be a finite number"):
+        read_yaml(grid, GridSettings)

@@ -111,7 +111,12 @@ def test_even_equal_answers_prove_a_small_margin_only_with_questions_enough(n: i
 @pytest.mark.parametrize(
     ("gates", "results", "earlier", "found"),
     [
-        (Gates(combination=TUNED, score=Floor(at_least=0)), without(RUN, TUNED), None, "not judged: 1 of 200 answers"),
+        (
+            Gates(combination=TUNED, score=Floor(at_least=0)),
+            without(RUN, TUNED),
+            None,
+            "not judged: 1 of 200 questions unanswered",
+        ),
         (
             Gates(score=Floor(at_least=0)),
             without(RUN, *map(str, GRID.cells)),
@@ -122,7 +127,7 @@ def test_even_equal_answers_prove_a_small_margin_only_with_questions_enough(n: i
             Gates(against_baseline=Margin(loses_at_most=1)),
             without(RUN, "base:none:direct"),
             None,
-            "not judged: 1 answer of the baseline missing",
+            "not judged: 1 question unanswered by the baseline",
         ),
         (
             Gates(against_run=Earlier(run=Path("before"), loses_at_most=1)),

@@ -139,6 +139,18 @@ def test_a_judge_that_is_gone_ends_the_pass_and_keeps_what_was_said(
     assert not stub.bodies
 
 
+def test_an_inquiry_that_many_share_and_that_fails_is_one_failure_of_the_judge(
+    run: Path, stub: JudgeStub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twelve answers in the same words, of which four wait at a time: eight failures would end the pass."""
+    stub.broken = lambda prompt: True
+
+    assert judge(run, stub, {"relevant": {"kind": "answer_relevancy"}}, combinations=[BARE]) == 1
+
+    assert len((run / "judge_failures.jsonl").read_text().splitlines()) == N
+    assert "in a row" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("said", ["no JSON", '{"reason": "so", "verdict": "perhaps"}', '{"verdict": "yes"}', "[1]"])
 def test_a_reply_in_another_form_than_demanded_is_a_failure(said: str) -> None:
     with pytest.raises(ServeError, match="did not answer in the JSON"):

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
+from eval.analysis import analyse
 from eval.blame import WRONG, blame, look
 from eval.flips import flips
 from eval.folder import asked_ids, load_results, read_keys
+from eval.gate import Ceiling, Gates, judge
 from eval.grid import load_grid
 from eval.keys import keys_of
 from eval.plan import plan, read_earlier
 from eval.record import Record, read_records
+from eval.report import save
 from eval.run import AHEAD, Job, Jobs, pending, run
 from eval.sharing import Exchange, Prompt, SharedRetriever
 from eval.summary import summarise
@@ -309,9 +312,29 @@ def test_a_question_whose_repeats_are_not_all_there_is_missing_and_asked_alone(s
 
     assert len(stub.calls) == 2 * calls == len(lines)
     assert {str(cell): gap.missing(cell) for cell in gap.records if gap.missing(cell)} == {lost["combination"]: 1}
+    assert gap.lacking == 1
     assert [(job.example.id, job.repeat) for job in pending(gap)] == [(lost["id"], 1)]
     made = plan(load_grid(grid), read_earlier(load_grid(grid), out))
     assert (made.answers, made.left) == (len(lines), 1)
+
+
+def test_what_is_missing_is_counted_in_answers_and_not_in_questions(stub: Stub, tmp_path: Path) -> None:
+    grid, out = world(tmp_path, stub.url, {"direct": {"kind": "direct"}}, repeats=3), tmp_path / "out"
+    run(load_grid(grid), out)
+    lines = (out / "records.jsonl").read_text().splitlines(keepends=True)
+    places = [(row["combination"], row["id"], row.get("repeat", 0)) for row in map(json.loads, lines)]
+    (cell, whole, _), (_, part, _) = sorted(place for place in places if place[0] == places[0][0])[:4:3]
+    gone = {(cell, whole, 0), (cell, whole, 1), (cell, whole, 2), (cell, part, 1)}
+    kept = [line for line, place in zip(lines, places, strict=True) if place not in gone]
+    (out / "records.jsonl").write_text("".join(kept))
+    gap = load_results(out)
+    page = save(analyse(gap), out).read_text()
+
+    assert gap.missing(Combination.parse(cell)) == 2
+    assert gap.lacking == 4
+    assert "4 answers missing" in analyse(gap).verdict.sentence
+    assert f"{len(kept)} of {len(lines)} answers, 4 missing." in page
+    assert [one.found for one in judge(Gates(missing=Ceiling(at_most=3)), gap).gates] == ["4"]
 
 
 @pytest.mark.parametrize(("noted", "again"), [("", 0), ("vllm 0.1", 8)])

@@ -163,6 +163,14 @@ def test_a_line_that_is_not_json_is_named_beside_what_is_wrong_above_it(task: Pa
         ({"documents": "corpse.jsonl"}, "corpse.jsonl: there is no such file"),
         ({"examples": "tests.jsonl"}, "tests.jsonl: there is no such file"),
         ({"example": "test.jsonl"}, "example: unknown key; did you mean 'examples'?"),
+        ({"colour": "red"}, ": colour: unknown key; known keys: documents, enough, examples,"),
+        ({"locked": "lokced.jsonl"}, "lokced.jsonl: there is no such file, so nothing could be confirmed"),
+        (
+            {"enough": 1.2},
+            ": enough: 1.2 is neither a score between 0 and 1 nor what answers are worth, such as {right:",
+        ),
+        ({"enough": {"right": 20}}, ": enough: {'right': 20} is neither a score"),
+        ({"enough": {"right": 20, "wrong": float("inf")}}, ": enough: {'right': 20, 'wrong': inf} is neither a score"),
     ],
 )
 def test_a_bad_task_file_is_refused(task: Path, keys: dict[str, Any], sentence: str) -> None:

@@ -154,7 +154,7 @@ REFUSED = {
         "examples_from: exmples",
         "no retriever 'exmples'; there is: dense",
     ),
-    "negative temperature": ("max_tokens: 64", "temperature: -1", ":13: sampling: Value error, temperature is -1.0"),
+    "negative temperature": ("max_tokens: 64", "temperature: -1", ":13: sampling: temperature is -1.0"),
     "no tokens": ("max_tokens: 64", "max_tokens: 0", "max_tokens is 0"),
     "top_p": ("max_tokens: 64", "top_p: 1.5", "top_p is 1.5"),
     "file": ("sampling:", "file: x\nsampling:", ":13: file: unknown key"),

@@ -110,7 +110,7 @@ class _Desk:
         self._failures = failures
         self._workers = workers
         self._found: Found = {}
-        self._unavailable = 0
+        self._unavailable: set[Unavailable] = set()
 
     async def serve(self, jobs: Sequence[Job]) -> Found:
         """Keep as many jobs going as there are workers until none is left."""
@@ -125,7 +125,7 @@ class _Desk:
     async def _work(self, bar: "tqdm[None]", job: Job) -> None:
         try:
             self._found[job.metric, job.about] = await job.work(self._book.ask)
-            self._unavailable = 0
+            self._unavailable.clear()
         except ServeError as error:
             self._fail(job, error)
         bar.update()
@@ -133,10 +133,11 @@ class _Desk:
     def _fail(self, job: Job, error: ServeError) -> None:
         """Note it and go on, unless the judge seems gone."""
         self._failures.write({"metric": job.metric, "about": job.about, "reason": str(error)})
-        self._unavailable += isinstance(error, Unavailable)
-        if self._unavailable >= 2 * self._workers:
+        if isinstance(error, Unavailable):  # one inquiry that fails, fails with the same error for all who wait for it
+            self._unavailable.add(error)
+        if len(self._unavailable) >= 2 * self._workers:
             raise RunError(
-                f"{error}. The judge failed {self._unavailable} times in a row, so the rest was not tried. Every "
+                f"{error}. The judge failed {len(self._unavailable)} times in a row, so the rest was not tried. Every "
                 "judgement is kept; the same command goes on from here."
             )
 
