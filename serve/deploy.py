@@ -127,6 +127,9 @@ def _problems(stack: Stack, name: str) -> Iterator[str]:
     if stack.adapter_folder:
         where = stack.where("adapter_folder")
         yield f"{where}: adapter_folder: replicas have the adapters that they start with; name those in `adapters`"
+    if stack.engine.ray:
+        where = stack.where("engine", "ray")
+        yield f"{where}: engine.ray: it places the engines of an evaluation; leave it out, and see --replicas"
     if stack.engine.data_parallel_size > 1:
         where = stack.where("engine", "data_parallel_size")
         yield f"{where}: engine.data_parallel_size: copies of the model are replicas here; leave it out, see --replicas"

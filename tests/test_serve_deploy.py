@@ -141,6 +141,7 @@ REFUSED = {
     "a model that is missing": ({"model": "./nowhere"}, "stack.yaml:1: model: there is no folder"),
     "a server that runs already": ({"url": "http://127.0.0.1:1/v1"}, "there is nothing to deploy"),
     "adapters that come and go": ({"adapter_folder": "."}, "name those in `adapters`"),
+    "an evaluation's replicas": ({"engine": {"ray": "local", "replicas": 2}}, "engine.ray: it places the engines of"),
     "copies by vLLM": ({"engine": {"data_parallel_size": 2}}, "see --replicas"),
     "an adapter of the model's name": ({"model": "models", "adapters": {"models": "house"}}, "or of an adapter"),
     "an argument of nobody": ({"engine": {"arguments": ["--no-such"]}}, "engine.arguments: vLLM does not take them"),
