@@ -120,7 +120,10 @@ def _model(stack: Stack) -> list[Any]:
 
 def _retriever(settings: RetrieverSettings) -> list[Any]:
     """The settings, and the content of what they name: where things lie says nothing."""
-    said = asdict(settings) | {"index": verified(current(settings.index)).inputs}
+    inputs = asdict(verified(current(settings.index)).inputs)
+    if inputs["settings"]["shards"] == 1:  # as before there were shards: what was answered then is not asked again
+        del inputs["settings"]["shards"]
+    said = asdict(settings) | {"index": inputs}
     if settings.rerank:
         said["rerank"] = model_hash(locate(settings.rerank))
     if settings.route:
