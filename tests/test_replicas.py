@@ -180,14 +180,14 @@ def test_an_engine_with_a_port_has_a_key_and_reads_no_other_adapters(
     grid: Grid, tmp_path: Path, stand_in: None
 ) -> None:
     with Engine(grid.stack, tmp_path / "engine.log", "127.0.0.1", "secret") as engine:
-        (served,) = engines()
+        (served,) = engines(grid)
         seen = Path(f"/proc/{served}/environ").read_text().split("\0")
         health = httpx.get(engine.server.urls[0].replace("/v1", "/health"), trust_env=False)
 
     assert health.is_success
     assert {"VLLM_API_KEY=secret", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=0"} <= set(seen)
     assert engine.server.key == "secret"
-    assert not engines()
+    assert not engines(grid)
 
 
 def test_a_node_that_dies_costs_no_answer_and_changes_none(grid: Grid, tmp_path: Path, stand_in: None) -> None:
@@ -211,7 +211,7 @@ def test_an_engine_that_dies_is_started_again_and_nothing_of_it_stays(
         until = time.monotonic() + 120
         while watched.lines < 10 and time.monotonic() < until:
             time.sleep(0.01)
-        killed.extend(engines())
+        killed.extend(engines(grid))
         os.kill(killed[0], signal.SIGKILL)
 
     killer = Thread(target=kill, daemon=True)
@@ -221,10 +221,10 @@ def test_an_engine_that_dies_is_started_again_and_nothing_of_it_stays(
 
     assert len(watched.records) == len(grid.cells) * len(grid.task.examples)
     assert killed
-    assert not engines()
+    assert not engines(grid)
 
 
-def engines() -> list[int]:
-    """The stand-ins that this process has started, by whatever way."""
+def engines(grid: Grid) -> list[int]:
+    """The stand-ins for this model that this process has started, by whatever way."""
     words = {pid: words_of(pid) for pid in descendants(os.getpid()) if is_running(pid)}
-    return [pid for pid, said in words.items() if "vllm.entrypoints" in said and "serve.guard" not in said]
+    return [pid for pid, said in words.items() if f"--model {grid.stack.model} " in said and "serve.guard" not in said]
