@@ -26,7 +26,7 @@ import yaml
 from retrieval.console import stop_politely
 from retrieval.files import FileError
 from scripts.bench_stub import MODEL, Timing
-from scripts.serving import descendants
+from scripts.serving import computed, descendants, resident
 from serve.chat import ServeError
 
 ROOT: Final = Path(__file__).parents[1]
@@ -77,12 +77,12 @@ class Way:
     @property
     def cpu_seconds(self) -> float:
         """Used until now, by the process and those it started."""
-        return sum(_ticks(pid) for pid in self._family) / os.sysconf("SC_CLK_TCK") if self.pid else 0.0
+        return sum(map(computed, self._family)) if self.pid else 0.0
 
     @property
     def memory_mib(self) -> float:
         """In use now."""
-        return sum(_resident(pid) for pid in self._family) / 1024 if self.pid else 0.0
+        return sum(map(resident, self._family)) if self.pid else 0.0
 
     @property
     def _family(self) -> set[int]:
@@ -178,15 +178,3 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
-
-
-def _ticks(pid: int) -> int:
-    """Of the processor, by a process that still runs: user and system (proc(5), fields 14 and 15)."""
-    after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return int(after_name[11]) + int(after_name[12])
-
-
-def _resident(pid: int) -> int:
-    """KiB."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return int(status.split("VmRSS:")[1].split()[0])

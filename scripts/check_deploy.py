@@ -19,7 +19,6 @@ from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from socket import socket
 from typing import Any, Final
 
 import httpx
@@ -28,6 +27,7 @@ from openai import OpenAI
 
 from retrieval.console import Parser, stop_politely
 from retrieval.files import FileError
+from scripts.bench_paths import free_port
 from scripts.bench_texts import some_questions
 from scripts.serving import descendants, up
 from serve.chat import ServeError
@@ -98,9 +98,7 @@ def deployed(app: Path, folder: Path) -> Iterator[str]:
     """The URL of a Ray that serves this application, as soon as it answers; inside, and nothing of it afterwards."""
     if not find_spec("ray"):
         raise ServeError("this needs Ray, which is not installed: make ray")
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     settings = yaml.safe_load(app.read_text(encoding="utf-8"))
     settings["http_options"]["port"] = port
     app.write_text(yaml.safe_dump(settings), encoding="utf-8")

@@ -66,8 +66,7 @@ class Watched:
 
         results = run(self.grid, self.folder, noted)
         self.asking = time.monotonic() - began - self.starting
-        missing = sum(map(results.missing, results.records))
-        assert not missing, f"{missing} answers are missing; {self.folder}/failures.jsonl says why"
+        assert not results.lacking, f"{results.lacking} answers are missing; {self.folder}/failures.jsonl says why"
 
     def _await_all(self) -> None:
         """A run would begin with the first; here each is to have its part."""

@@ -33,6 +33,7 @@ from eval.browse import FOLDER
 from retrieval.console import Parser
 from retrieval.files import write_atomically
 from scripts.bench_stub import MODEL
+from scripts.serving import computed, resident
 
 MIB: Final = 1 << 20
 EVERY: Final = 1.0
@@ -183,7 +184,7 @@ def _watch(command: Sequence[str], folder: Path, until: int = sys.maxsize) -> li
         try:
             while process.poll() is None and (not looks or looks[-1].records < until):
                 looks.append(
-                    Look(time.monotonic() - began, _resident(process.pid), _processor(process.pid), counted.now())
+                    Look(time.monotonic() - began, resident(process.pid), computed(process.pid), counted.now())
                 )
                 asking = next((looks[-1].seconds - one.seconds for one in looks if one.records), 0.0)
                 time.sleep(min(EVERY, max(0.02, asking / 20)))
@@ -209,18 +210,6 @@ class _Lines:
                     self._read += len(part)
                     self._count += part.count(b"\n")
         return self._count
-
-
-def _resident(pid: int) -> float:
-    """MiB of memory that a process has; none once it is over."""
-    told = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-    return int(told["VmRSS"].split()[0]) / 1024 if "VmRSS" in told else 0.0
-
-
-def _processor(pid: int) -> float:
-    """Seconds that all threads of a process have computed."""
-    told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _asking(questions: int, cells: int, looks: Sequence[Look], folder: Path) -> Asking:

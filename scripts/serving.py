@@ -5,6 +5,7 @@ Knows nothing of what is checked.
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -69,6 +70,18 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def computed(pid: int) -> float:
+    """Seconds of the processor that all its threads took: user and system (proc(5), fields 14 and 15)."""
+    after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> float:
+    """MiB of memory that it has; none once it is over."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024 if "VmRSS:" in status else 0.0
 
 
 def words_of(pid: int) -> str:
