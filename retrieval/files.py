@@ -191,12 +191,13 @@ def write_atomically(path: Path, content: str | bytes | Iterable[bytes]) -> None
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except BaseException as error:  # the rows may fail too; but once it is in place, nothing may
+    except OSError as error:
         beside.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise FileError(
-                f"{path}: cannot be written: {error.strerror}. Free some space or choose another folder."
-            ) from error
+        raise FileError(
+            f"{path}: cannot be written: {error.strerror}. Free some space or choose another folder."
+        ) from error
+    except BaseException:  # of the rows; a `finally` would also touch what is in place by then, and may fail
+        beside.unlink(missing_ok=True)
         raise
 
 
