@@ -59,7 +59,7 @@ class Written:
 
 def write_answers(analysis: Analysis, folder: Path) -> Written:
     """Write what is not there yet, beside the files of the page that stands."""
-    data, examples = folder / FOLDER, listed(analysis.results.examples)
+    data, examples = folder / FOLDER, in_table(analysis.results.examples)
     parts: list[tuple[int, str]] = []
     for first, chunk in _chunks(analysis, examples):
         parts.append((first, _write(data, f"answers-{len(parts):03d}", _call("answers", len(parts), chunk))))
@@ -70,7 +70,7 @@ def write_answers(analysis: Analysis, folder: Path) -> Written:
     )
 
 
-def listed(examples: Sequence[Example]) -> Sequence[Example]:
+def in_table(examples: Sequence[Example]) -> Sequence[Example]:
     """The questions that the table has, in the order of the test set: all, or as many as it can have, drawn by lot."""
     if len(examples) <= MOST:
         return examples

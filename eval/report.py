@@ -17,7 +17,7 @@ import yaml
 
 from eval.analysis import Analysis
 from eval.blame import FAULTS, MEANING, WRONG, untold
-from eval.browse import listed, remove_outdated, write_answers
+from eval.browse import in_table, remove_outdated, write_answers
 from eval.confidence import told, worth
 from eval.effects import LEVERS
 from eval.folder import Results
@@ -94,7 +94,7 @@ def render(analysis: Analysis, scripts: Sequence[str] = ()) -> str:
         analysis=analysis,
         scripts=scripts,
         answers=_link,
-        listed={one.id for one in listed(analysis.results.examples)},
+        in_table={one.id for one in in_table(analysis.results.examples)},
         **_verdict(analysis),
         **_combinations(analysis),
         **_levers(analysis),

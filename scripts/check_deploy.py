@@ -31,7 +31,7 @@ from scripts.bench_paths import free_port
 from scripts.bench_texts import some_questions
 from scripts.serving import descendants, up
 from serve.chat import ServeError
-from serve.deploy import Replicas, deploy
+from serve.deploy import Bounds, deploy
 from serve.stack import Stack
 
 START_SECONDS: Final = 600.0
@@ -68,7 +68,7 @@ def check(stack: Stack, count: int) -> list[str]:
         own, asking = Path(folder) / "stack.yaml", Path(folder) / "asking.yaml"
         own.write_text(yaml.safe_dump(_written(stack)), encoding="utf-8")
         app = Path(folder) / "app.yaml"
-        print(deploy(own, app, Replicas()))
+        print(deploy(own, app, Bounds()))
         with deployed(app, Path(folder)) as url:
             asking.write_text(yaml.safe_dump(_written(stack) | {"url": url}), encoding="utf-8")
             through = answers(asking, questions)

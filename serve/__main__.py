@@ -15,7 +15,7 @@ from retrieval.files import FileError
 from retrieval.passage import RetrievalError
 from serve.chat import ServeError
 from serve.combination import NAME
-from serve.deploy import FILE, Replicas, deploy
+from serve.deploy import FILE, Bounds, deploy
 from serve.keeper import Keeper
 from serve.keys import new_key
 from serve.opened import open_all
@@ -115,7 +115,7 @@ def _arguments() -> argparse.Namespace:
     spreading.add_argument(
         "--replicas",
         type=_replicas,
-        default=Replicas(),
+        default=Bounds(),
         metavar="N[-M]",
         help="engines, or the fewest and the most of them (default: 1)",
     )
@@ -138,11 +138,11 @@ def _name(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is not a name: small letters, digits, `.`, `_`, `-`")
 
 
-def _replicas(text: str) -> Replicas:
+def _replicas(text: str) -> Bounds:
     if written := re.fullmatch(r"([1-9]\d*)(?:-([1-9]\d*))?", text):
         least, most = (int(number) for number in (written[1], written[2] or written[1]))
         if least <= most:
-            return Replicas(least, most)
+            return Bounds(least, most)
     raise argparse.ArgumentTypeError(f"{text!r} is no number of replicas: write 2, or 1-8")
 
 

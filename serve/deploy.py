@@ -34,14 +34,14 @@ _HEAD: Final = """\
 
 
 @dataclass(frozen=True, slots=True)
-class Replicas:
+class Bounds:
     """How many engines there are: as many as requests ask for, between these."""
 
     least: int = 1
     most: int = 1
 
 
-def deploy(path: Path, out: Path, replicas: Replicas) -> str:
+def deploy(path: Path, out: Path, replicas: Bounds) -> str:
     """Write the application of a stack, when nothing of it is to be refused; give what to do next."""
     stack = Stack.load(path)
     # With a `url`, a stack's model is a name and stays as it is written: so the gateway's stack has one line more.
@@ -60,7 +60,7 @@ def deploy(path: Path, out: Path, replicas: Replicas) -> str:
     )
 
 
-def application(stack: Stack, name: str, homes: Mapping[str, Path], replicas: Replicas) -> dict[str, Any]:
+def application(stack: Stack, name: str, homes: Mapping[str, Path], replicas: Bounds) -> dict[str, Any]:
     """What `serve run` reads, for this stack's model under this name; `homes` are the adapters' copies."""
     engine = {
         "model_loading_config": {"model_id": name, "model_source": stack.model},

@@ -12,7 +12,7 @@ from retrieval.files import FileError
 from serve import deploy, engine
 from serve.__main__ import main
 from serve.chat import ServeError
-from serve.deploy import Replicas, application, keywords
+from serve.deploy import Bounds, application, keywords
 from serve.stack import EngineSettings, Stack
 from serve.strategies.prompted import Prompted
 from tests.tiny import make_adapter, make_model
@@ -58,7 +58,7 @@ def an_application(made: Path) -> dict[str, object]:
         adapters={name: made / name for name in homes},
         engine=EngineSettings(dtype="float32", tensor_parallel_size=2, arguments=ARGUMENTS),
     )
-    return application(stack, MODEL, homes, Replicas(1, 8))
+    return application(stack, MODEL, homes, Bounds(1, 8))
 
 
 @pytest.mark.parametrize("machine", ["cpu", "gpu"])
@@ -159,7 +159,7 @@ def test_what_cannot_be_deployed_is_refused_and_nothing_is_written(
     out = tmp_path / "app.yaml"
 
     with pytest.raises((ServeError, FileError)) as caught:
-        deploy.deploy(write(made, **more), out, Replicas())
+        deploy.deploy(write(made, **more), out, Bounds())
 
     assert sentence in str(caught.value)
     assert not out.exists()
