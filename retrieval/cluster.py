@@ -31,7 +31,10 @@ class Each(Protocol):
 @contextmanager
 def shared(address: str) -> Iterator[Each]:
     """A `map` whose calls a Ray cluster makes; it is started, or joined, when there is a first call to make."""
-    ray = _ray()
+    try:
+        ray = library()
+    except RetrievalError as error:
+        raise RetrievalError(f"--ray {error}; or leave it out") from None
     try:
         yield partial(_mapped, address)
     finally:
@@ -79,32 +82,40 @@ class _Worker:
             return {"result": b"", "wrong": str(error)}
 
 
-def _ray() -> Any:
-    # Nothing of ours reports to anybody, and Ray asks these when it is imported.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+def library() -> Any:
+    """Ray, which reports to nobody. RetrievalError, to be put behind what needs it, where it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which it asks when it is imported
     try:
         import ray
-        import ray.data
     except ImportError:
-        raise RetrievalError("--ray needs Ray, which is not installed: make ray; or leave it out") from None
+        raise RetrievalError("needs Ray, which is not installed: make ray") from None
     return ray
 
 
+def join(ray: Any, address: str) -> None:
+    """Join the cluster there, or start one here. RetrievalError, to be put behind what asked for it, says why not."""
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RetrievalError(
+            f"no cluster lets us in there ({' '.join(str(error).split())}); start one with `ray start --head`, and "
+            "where it wants a token, as Ray's clusters do unless told otherwise, set RAY_AUTH_MODE=token here too"
+        ) from error
+
+
 def _joined(address: str) -> Any:
-    ray = _ray()
+    ray = library()
+    from ray.data import DataContext
+
     if not ray.is_initialized():
         try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="warning")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            why = " ".join(str(error).split())
-            raise RetrievalError(
-                f"--ray {address}: no cluster lets us in there ({why}); start one with `ray start --head`, and where "
-                "it wants a token, as Ray's clusters do unless told otherwise, set RAY_AUTH_MODE=token here too"
-            ) from error
+            join(ray, address)
+        except RetrievalError as error:
+            raise RetrievalError(f"--ray {address}: {error}") from error
     # Ray says how it does it; we say what is done, and what goes wrong.
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    context = ray.data.DataContext.get_current()
+    context = DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = context.print_on_execution_start = False
     return ray

@@ -24,10 +24,10 @@ import httpx
 from eval.grid import Grid, load_grid
 from eval.record import Record, read_records
 from eval.run import run, started
+from retrieval.cluster import HERE
 from retrieval.console import Parser, tell_progress
 from scripts.serving import descendants
 from serve.combination import BASE
-from serve.replicas import LOCAL
 from serve.stack import Stack
 from serve.upstream import Server
 
@@ -230,7 +230,7 @@ def _said(answered: Mapping[str, int]) -> str:
 
 def overhead(grid: Grid, home: Path, rounds: int) -> None:
     """Print what Ray adds to a grid: in turns without and with, then with and without."""
-    plain, ray = (grid, "without Ray"), (on_ray(grid, LOCAL, 1), "one replica")
+    plain, ray = (grid, "without Ray"), (on_ray(grid, HERE, 1), "one replica")
     taken: dict[str, list[Watched]] = {name: [] for _, name in (plain, ray)}
     for turn in range(rounds):
         for one, name in (plain, ray) if turn % 2 == 0 else (ray, plain):

@@ -20,14 +20,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
+from retrieval.cluster import HERE, join, library
+from retrieval.passage import RetrievalError
 from serve.adapters import served_as
 from serve.chat import ServeError
 from serve.engine import LOG, START_SECONDS, Engine, check, engine_version
 from serve.stack import Stack
 from serve.upstream import Server
 
-LOCAL: Final = "local"
-"""The address of a Ray that is started here and ends with the `with` block."""
 LOOPBACK: Final = "127.0.0.1"
 PULSE: Final = 0.5
 """Seconds between two looks at whether an engine still runs."""
@@ -236,16 +236,16 @@ def engines(stack: Stack) -> Iterator[Server]:
 def _connected(stack: Stack) -> Iterator[Any]:
     """Ray, with the stack's cluster."""
     where, address = stack.where("engine", "ray"), stack.engine.ray
+    assert address, "a stack without `ray` has no cluster"
     try:
-        import ray
-    except ModuleNotFoundError:
-        raise ServeError(f"{where}: engine.ray needs Ray, which is not installed: make ray") from None
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray = library()
+    except RetrievalError as error:
+        raise ServeError(f"{where}: engine.ray {error}") from None
     handler = signal.getsignal(signal.SIGTERM)  # Ray takes its place
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ServeError(f"{where}: engine.ray: no cluster is joined at {address!r}: {_first_line(error)}") from None
+        join(ray, address)
+    except RetrievalError as error:
+        raise ServeError(f"{where}: engine.ray: {address}: {error}") from None
     try:
         signal.signal(signal.SIGTERM, handler)
         yield ray
@@ -275,7 +275,7 @@ def _order(stack: Stack) -> Order:
         vllm=engine_version(),
         names={name: served_as(name, folder) for name, folder in stack.adapters.items()},
         key=secrets.token_urlsafe(),
-        host=LOOPBACK if stack.engine.ray == LOCAL else "",
+        host=LOOPBACK if stack.engine.ray == HERE else "",
     )
 
 

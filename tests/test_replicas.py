@@ -17,6 +17,7 @@ import yaml
 from eval.grid import Grid, load_grid
 from eval.keys import keys_of
 from retrieval.build import build
+from retrieval.cluster import HERE
 from retrieval.documents import read_documents
 from retrieval.files import FileError
 from retrieval.manifest import BuildSettings
@@ -26,7 +27,7 @@ from serve.__main__ import up
 from serve.adapters import served_as
 from serve.chat import Message, Sampling, ServeError, Unavailable
 from serve.engine import Engine, engine_version
-from serve.replicas import LOCAL, Order, Replicas, refuse_others
+from serve.replicas import Order, Replicas, refuse_others
 from serve.session import watched
 from serve.stack import Stack
 from serve.upstream import Line, Patience, Server, Upstream
@@ -108,7 +109,7 @@ def test_without_ray_one_sentence_says_how_to_get_it(grid: Grid, monkeypatch: py
     monkeypatch.setitem(sys.modules, "ray", None)
 
     with pytest.raises(ServeError, match=r"engine\.ray needs Ray, which is not installed: make ray"):
-        Replicas(on_ray(grid, LOCAL, 1).stack).__enter__()
+        Replicas(on_ray(grid, HERE, 1).stack).__enter__()
 
 
 def test_where_an_answer_is_computed_is_no_part_of_what_it_depends_on(grid: Grid) -> None:
@@ -204,7 +205,7 @@ def test_an_engine_that_dies_is_started_again_and_nothing_of_it_stays(
     grid: Grid, tmp_path: Path, stand_in: None
 ) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: make ray")
-    watched = Watched(on_ray(grid, LOCAL, 1), tmp_path / "out")
+    watched = Watched(on_ray(grid, HERE, 1), tmp_path / "out")
     killed: list[int] = []
 
     def kill() -> None:
