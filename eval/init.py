@@ -32,7 +32,9 @@ from serve.base import model_folder, model_problems
 from serve.combination import BASE
 
 STARTER: Final = Path(__file__).parent / "starter"
-"""The settings that a project begins with; `$name` and the like are filled in. Over databases some are others."""
+"""The settings that a project begins with; `$name` and the like are filled in."""
+OVER_DATABASES: Final = STARTER / "databases"
+"""Those that differ where the documents are tables."""
 MODEL: Final = "Qwen/Qwen3-4B-Instruct-2507"
 SUGGESTED: Final = "evidence.suggested.jsonl"
 COMPARED: Final = 11
@@ -60,6 +62,25 @@ class Project:
         return f"{called or 'project'}-1" if called in ("", BASE) else called
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """What differs between questions that are answered in words and those that are answered by a query."""
+
+    primary: str
+    """The scorer that ranks."""
+    why: str
+    starter: Path
+    """Settings that stand here are taken before the usual ones."""
+    whole: str
+    """The retrievers: of all there is, or the plainest, and the one that should be best."""
+    best: str
+    strategies: str
+    asked: str
+    """The strategies that training chats are asked in."""
+    is_careful: bool
+    """Whether an adapter is taught to answer only from what a prompt shows."""
+
+
 def start(project: Project) -> tuple[str, ...]:
     """Write the project's files; a line for each thing to know, and last what to type next."""
     _refuse_places(project)
@@ -67,14 +88,14 @@ def start(project: Project) -> tuple[str, ...]:
     documents = tuple(read_documents(project.documents))
     examples = _founded(project, _confirmed(project, asked), documents)
     splits = split(examples, project.seed)
-    is_sql = _over_databases(examples, documents)
-    suggestions = () if is_sql else suggest(examples, documents)
-    files = _files(project, splits, suggestions, is_sql)
+    form = _form(examples, documents, splits["train"])
+    suggestions = () if form.starter == OVER_DATABASES else suggest(examples, documents)
+    files = _files(project, splits, suggestions, form)
     if there := [name for name in files if (project.folder / name).exists()]:
         raise FileError(f"{project.folder}: {', '.join(there)} would be written over; choose another folder")
     for name, text in files.items():
         write_atomically(project.folder / name, text)
-    return tuple(_said(project, splits, suggestions, is_sql))
+    return tuple(_said(project, splits, suggestions, form))
 
 
 def primary_of(examples: Sequence[Example]) -> tuple[str, str]:
@@ -96,10 +117,29 @@ def _over_databases(examples: Sequence[Example], documents: Sequence[Document]) 
     return None not in known and all(one.meta.get("db_id") in known for one in examples)
 
 
-def _ranking(examples: Sequence[Example], is_sql: bool) -> tuple[str, str]:
-    if is_sql:
-        return "executed", "The answers are queries: two are the same when they give the same."
-    return primary_of(examples)
+def _form(examples: Sequence[Example], documents: Sequence[Document], train: Sequence[Example]) -> _Form:
+    if _over_databases(examples, documents):
+        return _Form(
+            primary="executed",
+            why="The answers are queries: two are the same when they give the same.",
+            starter=OVER_DATABASES,
+            whole="schema",
+            best="tables",
+            strategies="direct, repair",
+            asked="direct",
+            is_careful=False,  # a query is learnt from any prompt that shows the schema
+        )
+    primary, why = primary_of(examples)
+    return _Form(
+        primary=primary,
+        why=why,
+        starter=STARTER,
+        whole="lexical",
+        best="hybrid",
+        strategies="direct, instructed",
+        asked="direct, instructed",
+        is_careful=_all_marked(train),
+    )
 
 
 def _words(examples: Sequence[Example]) -> float:
@@ -163,16 +203,15 @@ def _founded(project: Project, asked: Sequence[Asked], documents: Sequence[Docum
 
 
 def _files(
-    project: Project, splits: Mapping[str, Sequence[Example]], suggestions: Sequence[Suggestion], is_sql: bool
+    project: Project, splits: Mapping[str, Sequence[Example]], suggestions: Sequence[Suggestion], form: _Form
 ) -> dict[str, str]:
     """What is written, by name. The grid is last: with it, all is there."""
-    values = _values(project, splits, is_sql)
+    values = _values(project, splits, form)
     written = {f"{name}.jsonl": _lines(map(asdict, rows)) for name, rows in splits.items()}
     if suggestions:
         written[SUGGESTED] = _lines(map(asdict, suggestions))
     for name in ("stack", "task", "sft", "recipe", "grid"):
-        usual, over_databases = STARTER / f"{name}.yaml", STARTER / "databases" / f"{name}.yaml"
-        place = over_databases if is_sql and over_databases.exists() else usual
+        place = next(file for home in (form.starter, STARTER) if (file := home / f"{name}.yaml").exists())
         template = Template(place.read_text(encoding="utf-8"))
         written[f"{name}.yaml"] = template.substitute(values)
     return written
@@ -182,21 +221,12 @@ def _lines(rows: Any) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _values(project: Project, splits: Mapping[str, Sequence[Example]], is_sql: bool) -> dict[str, str]:
+def _values(project: Project, splits: Mapping[str, Sequence[Example]], form: _Form) -> dict[str, str]:
     """What the starter's settings leave open. A path is relative to the project, so that both may move together."""
 
     def path(place: Path) -> str:
         return json.dumps(os.path.relpath(place.resolve(), project.folder.resolve()), ensure_ascii=False)
 
-    examples = [one for rows in splits.values() for one in rows]
-    primary, why = _ranking(examples, is_sql)
-    # A query is learnt from any prompt that shows the schema: there is nothing to be careful about.
-    marked = _all_marked(splits["train"]) and not is_sql
-    whole, best, strategies, asked = (
-        ("schema", "tables", "direct, repair", "direct")
-        if is_sql
-        else ("lexical", "hybrid", "direct, instructed", "direct, instructed")
-    )
     return {
         "name": project.name,
         "model": path(Path(project.model)) if Path(project.model).is_dir() else json.dumps(project.model),
@@ -204,17 +234,18 @@ def _values(project: Project, splits: Mapping[str, Sequence[Example]], is_sql: b
         "index": path(_index(project)),
         "adapters": path(Path("out/adapters")),
         "adapter": path(Path("out/adapters", project.name)),
-        "primary": primary,
-        "why": why,
-        "tokens": "64" if primary == "exact" else "256",
-        "retrievers": f"none, {whole}, {best}" + (", gold" if any(one.has_gold for one in splits["dev"]) else ""),
-        "strategies": strategies,
-        "asked": asked,
-        "taught": f"{best}, gold, {whole}, gold, none" if marked else f"{best}, {whole}",
-        "target": "careful" if marked else "plain",
+        "primary": form.primary,
+        "why": form.why,
+        "tokens": "64" if form.primary == "exact" else "256",
+        "retrievers": f"none, {form.whole}, {form.best}"
+        + (", gold" if any(one.has_gold for one in splits["dev"]) else ""),
+        "strategies": form.strategies,
+        "asked": form.asked,
+        "taught": f"{form.best}, gold, {form.whole}, gold, none" if form.is_careful else f"{form.best}, {form.whole}",
+        "target": "careful" if form.is_careful else "plain",
         "meaning": (
             "careful: the gold answer where the prompt shows its evidence, and otherwise `unknown`."
-            if marked
+            if form.is_careful
             else "plain: the gold answer, whatever the prompt shows; with all evidence marked, `careful` invents less."
         ),
         "commands": "\n".join(f"#   {line}" for line in _commands(project)),
@@ -244,16 +275,15 @@ def _commands(project: Project) -> tuple[str, ...]:
 
 
 def _said(
-    project: Project, splits: Mapping[str, Sequence[Example]], suggestions: Sequence[Suggestion], is_sql: bool
+    project: Project, splits: Mapping[str, Sequence[Example]], suggestions: Sequence[Suggestion], form: _Form
 ) -> Iterator[str]:
     examples = [one for rows in splits.values() for one in rows]
     by = "cluster, since all hangs together by documents" if _documents_shared(splits) else "document"
     yield f"{project.folder}: {counted(len(examples), 'question')}, split by {by} (seed {project.seed}):"
     yield from _sizes(splits)
     yield from _too_few(splits)
-    primary, why = _ranking(examples, is_sql)
-    yield f"primary scorer: {primary}. {why}"
-    if primary == "f1":
+    yield f"primary scorer: {form.primary}. {form.why}"
+    if form.primary == "f1":
         yield (
             "Warning: exact match is unsuitable for such answers: nearly every right one would count as wrong. Instead "
             "of f1 `primary` may be contains (a short gold phrase stands in the reply), rouge, or a judge's score."
