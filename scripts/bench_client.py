@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -257,15 +258,17 @@ async def overload(job: Job) -> dict[str, Any]:
 
 
 async def chats(job: Job) -> dict[str, Any]:
-    """`users` who share out `prompts`; tokens as the server counts them."""
-    lost, waiting = Lost(), list(job["prompts"])[::-1]
+    """`users` who share out `prompts`, each for the next of `models` in turn; tokens as the server counts them."""
+    models = job.get("models", [job["model"]])
+    lost, waiting = Lost(), list(zip(job["prompts"], cycle(models), strict=False))[::-1]
     tokens: list[int] = []
     took: list[float] = []
 
     async def user() -> None:
         line = None
         while waiting:
-            target = Target.of(dict(job) | {"prompt": waiting.pop()})
+            prompt, model = waiting.pop()
+            target = Target.of(dict(job) | {"prompt": prompt, "model": model})
             line = line or await target.line()
             heard = await line.ask(target.request)
             if heard.status == 200:

@@ -186,7 +186,12 @@ def two_nodes() -> Iterator[tuple[str, int]]:
             cluster.shutdown()
 
 
-def cut(grid: Grid, examples: int) -> Grid:
+def first(grid: Grid, examples: int) -> Grid:
+    """The grid over the first examples."""
+    return replace(grid, task=replace(grid.task, examples=grid.task.examples[:examples]))
+
+
+def cut(grid: Grid) -> Grid:
     """Four cells: base and first adapter, without retrieval and with the first retriever, in the first strategy."""
     stack = grid.stack
     adapter, retriever, strategy = (next(iter(one)) for one in (stack.adapters, stack.retrievers, stack.strategies))
@@ -198,7 +203,7 @@ def cut(grid: Grid, examples: int) -> Grid:
         only=(),
         baseline=f"{BASE}:none:{strategy}",
     )
-    return replace(grid, settings=settings, task=replace(grid.task, examples=grid.task.examples[:examples]))
+    return replace(grid, settings=settings)
 
 
 def exact(grid: Grid) -> Grid:
@@ -249,14 +254,14 @@ def main() -> None:
     parser = Parser(description=__doc__, epilog="example: python -m scripts.check_ray node out/demo/world/grid.yaml")
     parser.add_argument("part", choices=("node", "overhead"))
     parser.add_argument("grid", type=Path, metavar="GRID", help="the demo's, or one like it")
-    parser.add_argument("--examples", type=int, default=60, help="how many, each in four cells (60)")
+    parser.add_argument("--examples", type=int, default=60, help="how many, in each cell (60)")
     parser.add_argument("--rounds", type=int, default=2, help="of `overhead`: how often each (2)")
     options = parser.parse_args()
     tell_progress("eval", "serve")
-    grid = cut(load_grid(options.grid), options.examples)
+    grid = first(load_grid(options.grid), options.examples)
     with tempfile.TemporaryDirectory() as folder:
         if options.part == "node":
-            node(grid, Path(folder))
+            node(cut(grid), Path(folder))
         else:
             overhead(grid, Path(folder), options.rounds)
 

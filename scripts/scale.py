@@ -1,115 +1,83 @@
 """Measure what costs more with size, and write docs/scale.md: slopes, what they come to, and where each part bends.
 
     python -m scripts.check_scale --json docs/scale.json --questions 20000          # a run; once more with other sizes
-    python -m scripts.scale --vectors 10000 100000 --engine out/demo                # measures, and writes the page
+    python -m scripts.scale --vectors 10000 100000 --asked out/demo                 # measures, and writes the page
+    python -m scripts.scale --stack out/demo/world/stack.yaml --adapters 1 8 --processes 1 2
     python -m scripts.scale                                                         # the page alone
 
 Every figure is a row of docs/scale.json, with the load of the machine at the time, or is marked as worked out from some
 by the formula beside it. Knows nothing of how any part does its work.
 """
 
+import argparse
 import heapq
 import json
-import os
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from eval.folder import load_results
 from eval.record import RunError
 from retrieval.console import Parser
 from retrieval.files import FileError, write_atomically
 from retrieval.stats import quantile
-from retrieval.vectors import Vectors, kind_for
-from scripts.bench_vectors import WIDTH, made_vectors
+from scripts import scale_measures
+from scripts.bench_paths import BenchError
+from scripts.bench_vectors import WIDTH
+from scripts.scale_measures import PROMPTS, SEARCHES, STEP, TOKENS, USERS, Row
+from serve.chat import ServeError
 from serve.once import REMEMBERED
+from serve.stack import Stack
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 FILE: Final = DOCS / "scale.json"
 MILLION: Final = 1_000_000
 ENGINES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BUSY: Final = (0.5, 0.7, 0.8, 0.9, 0.95)
-SEARCHES: Final = 100
 CUSTOMERS: Final = 50_000
-Row = dict[str, Any]
-"""What one measurement found; `what` says of what."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Measure what is asked for, and write the page from all that was measured."""
     parser = Parser(
-        description=__doc__.partition("\n\n")[0], epilog="example: python -m scripts.scale --engine out/demo"
+        description=__doc__.partition("\n\n")[0], epilog="example: python -m scripts.scale --asked out/demo"
     )
     parser.add_argument("--vectors", type=int, nargs="*", default=[], metavar="N", help="search among so many vectors")
-    parser.add_argument("--engine", type=Path, metavar="RUN", help="a finished run of this machine, with its engine")
+    parser.add_argument("--asked", type=Path, metavar="RUN", help="a finished run of this machine, with its engine")
+    parser.add_argument("--stack", type=Path, help="whose model and first adapter `--adapters` takes")
+    parser.add_argument("--adapters", type=int, nargs="*", default=[], metavar="N", help="an engine with so many")
+    parser.add_argument("--processes", type=int, nargs="*", default=[], metavar="N", help="train with so many")
     options = parser.parse_args(words)
+    if options.adapters and not options.stack:
+        parser.error("--adapters needs --stack STACK, whose first adapter it takes")
     try:
-        for row in measured(options.vectors, options.engine):
+        for row in _measured(options):
             write_atomically(FILE, json.dumps([*rows_of(FILE), row], indent=1) + "\n")
         rows = rows_of(FILE)
         write_atomically(DOCS / "scale.md", page(rows))
         if bends := _rack(rows):
             write_atomically(DOCS / "scale.svg", picture(*bends))
-    except (FileError, RunError) as error:
+    except (BenchError, FileError, RunError, ServeError) as error:
         raise SystemExit(str(error)) from None
     print(f"docs/scale.md: from {len(rows)} measurements")
+
+
+def _measured(options: argparse.Namespace) -> Iterator[Row]:
+    yield from map(scale_measures.vectors, options.vectors)
+    if options.adapters:
+        stack = Stack.load(options.stack)
+        yield from (scale_measures.adapters(stack, count) for count in options.adapters)
+    yield from map(scale_measures.processes, options.processes)
+    if options.asked:
+        yield from scale_measures.asked(options.asked)
 
 
 def rows_of(file: Path) -> list[Row]:
     """What was measured until now."""
     rows: list[Row] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     return rows
-
-
-def measured(sizes: Sequence[int], run: Path | None) -> Iterator[Row]:
-    """A row for each."""
-    for size in sizes:
-        yield _told("vectors", _vectors(size))
-    for row in _engine(run) if run else ():
-        yield _told("engine", row)
-
-
-def _told(what: str, row: Row) -> Row:
-    return {"what": what, **row, "load": round(os.getloadavg()[0], 1), "processors": os.cpu_count()}
-
-
-def _vectors(size: int) -> Row:
-    """Build what `retrieval build` would of so many vectors, and ask it."""
-    with tempfile.TemporaryDirectory() as folder:
-        matrix = np.asarray(made_vectors(Path(folder) / "vectors.npy", size))
-        began, computed = time.perf_counter(), time.process_time()
-        vectors = Vectors.build(matrix)
-        row = {"rows": size, "width": WIDTH, "kind": kind_for(size), "build_s": time.perf_counter() - began}
-        row |= {"build_processor_s": time.process_time() - computed}
-        vectors.save(Path(folder) / "index")
-        times = []
-        for question in matrix[:: size // SEARCHES][:SEARCHES]:
-            began = time.perf_counter()
-            vectors.search(question, 10)
-            times.append(1000 * (time.perf_counter() - began))
-        return row | {"search_ms": quantile(times, 0.5), "mib": (Path(folder) / "index").stat().st_size / (1 << 20)}
-
-
-def _engine(run: Path) -> Iterator[Row]:
-    """What an engine spent on an answer, by adapter: seconds waited over the calls that were in flight meanwhile."""
-    records = [one for cell in load_results(run).records.values() for one in cell.values() if one.in_flight]
-    for adapter in sorted({one.combination.adapter for one in records}):
-        mine = [one for one in records if one.combination.adapter == adapter]
-        spent = [(one.seconds - one.search_seconds) / one.in_flight for one in mine]
-        tokens = [one.usage.prompt_tokens + one.usage.completion_tokens for one in mine]
-        yield {
-            "run": run.name,
-            "adapter": adapter,
-            "answers": len(mine),
-            "engine_ms": 1000 * float(np.mean(spent)),
-            "tokens": float(np.mean(tokens)),
-            "at_once": float(np.mean([one.in_flight for one in mine])),
-        }
 
 
 def waits(busy: float, engines: int, at_once: int, seed: int = 0) -> list[float]:
@@ -139,6 +107,7 @@ def slope(rows: Sequence[Row], across: str, up: str) -> float | None:
 def page(rows: Sequence[Row]) -> str:
     """The whole of docs/scale.md."""
     parts = [HEAD.format(loads=_loads(rows)), _runs(rows), _searches(rows), _engines(rows)]
+    parts += [_adapters(rows), _processes(rows)]
     return "\n\n".join([*filter(None, parts), _rack_told(rows), _service(), BENDS, ""])
 
 
@@ -206,8 +175,8 @@ def _report_slopes(rows: Sequence[Row]) -> str:
         return ""
     return (
         f"One more question of one combination: {1000 * seconds:.2f} ms of the processor and {mib * 1024:.1f} KiB of\n"
-        f"memory, by least squares. Worked out (slope x size): a million, {seconds * MILLION / 60:.0f} minutes of the "
-        f"processor and {mib * MILLION / 1024:.1f} GiB."
+        f"memory, by least squares. Worked out (slope x size): ten million, {seconds * MILLION / 6:.0f} minutes of the "
+        f"processor and {mib * MILLION * 10 / 1024:.0f} GiB."
     )
 
 
@@ -238,6 +207,35 @@ def _engines(rows: Sequence[Row]) -> str:
         for row in _of(rows, "engine")
     ]
     return ENGINE.format(table=_table(("adapter", "answers", "tokens", "at once", "ms each"), lines)) if lines else ""
+
+
+def _adapters(rows: Sequence[Row]) -> str:
+    mine = sorted(_of(rows, "adapters"), key=lambda row: int(row["adapters"]))
+    names = ("adapters", "start_s", "tokens_per_second", "mib")
+    lines = [[f"{row[name]:.0f}" for name in names] for row in mine]
+    if (each := slope(mine, "adapters", "mib")) is None:
+        return ""
+    table = _table(("adapters", "start s", "tokens/s", "MiB of memory"), lines)
+    return ADAPTERS.format(prompts=PROMPTS, users=USERS, tokens=TOKENS, table=table, each=each)
+
+
+def _processes(rows: Sequence[Row]) -> str:
+    mine = sorted(_of(rows, "processes"), key=lambda row: int(row["processes"]))
+    if not mine:
+        return ""
+    one = mine[0]["tokens_per_second"] / mine[0]["processes"]
+    lines = [
+        (
+            f"{row['processes']}",
+            f"{row['tokens_per_second']:.0f}",
+            f"{row['tokens_per_second'] / one / row['processes']:.0%}",
+            f"{row['seconds']:.0f}",
+            f"{row['peak_gib']:.1f}",
+        )
+        for row in mine
+    ]
+    head = ("processes", "tokens/s", "of as many times one", "s", "GiB of the first")
+    return PROCESSES.format(step=STEP, table=_table(head, lines))
 
 
 def _rack(rows: Sequence[Row]) -> tuple[float, float] | None:
@@ -298,8 +296,8 @@ HEAD: Final = """\
 # How far it goes
 
 Made by `python -m scripts.scale` from [scale.json](scale.json), which has every measurement. The machine: two
-processors, 23 GB, no GPU, shared with other work: its load was {loads} while these were taken, so what counts is the
-processor's time; seconds by the clock would be fewer on an idle machine. What is worked out, not measured, says so."""
+processors, 23 GB, no GPU; its load was {loads} after these, their own work included. What is worked out, not measured,
+says so."""
 RUNS: Final = """\
 ## A run: questions and combinations
 
@@ -324,8 +322,22 @@ ENGINE: Final = """\
 ## An engine
 
 Seconds that an answer waited for its calls, over the calls in flight meanwhile, in a run of the pocket model on this
-machine, whose load then nobody noted: what the engine spent on it. The adapters were asked in different ways, so their
-difference is not an adapter's price; `python -m scripts.bench_lora` measures that.
+machine: what the engine spent on it. Adapters that were asked in different ways differ by more than an adapter.
+
+{table}"""
+ADAPTERS: Final = """\
+## Adapters in one engine
+
+The pocket model with copies of one adapter under other names, {prompts} prompts, {users} at once, each for the next
+adapter in turn, answers of {tokens} tokens: a batch holds them all.
+
+{table}
+
+One more: {each:.1f} MiB, by least squares. What an adapter costs against none: `python -m scripts.bench_lora`."""
+PROCESSES: Final = """\
+## Processes of a training
+
+Random weights of 0.1 B, {step:,} tokens in a step whoever shares it, as many processors as processes, DDP over gloo.
 
 {table}"""
 RACK: Final = """\
@@ -359,11 +371,10 @@ BENDS: Final = """\
 | a run's memory | a report, and a run that goes on, hold every answer | make parts of the grid grids of their own |
 | the table of answers | 100,000 questions | it has that many, drawn by lot, and says so; records.jsonl has all |
 | index | above 500,000 passages it is searched in groups, whose centres take the time | build once, add little |
+| adapters | on the CPU each in a batch is a pass of its own, as above | make grids of a few adapters each |
 | a service | waits grow without end as engines come near to busy all the time | another engine behind the same line |
 
-Not measured here: a million answers in one go (`python -m scripts.check_scale --json docs/scale.json`, half an hour),
-a million vectors (`python -m scripts.scale --vectors 1000000`), what an adapter more costs, engines on GPUs, several
-machines, a network between them."""
+Not measured here: engines on GPUs, several machines, a network between them."""
 
 
 if __name__ == "__main__":
