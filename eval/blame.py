@@ -102,7 +102,8 @@ class Seen:
     closed_book: bool | None
     """Whether the same without any passage is right, its form aside."""
     oracle: bool | None
-    """Whether the same with the evidence alone is right, its form aside."""
+    """Whether the same with the evidence alone is right, its form aside; of an answer that is partly right, whether
+    that wins more of what it lacks than it leaves."""
     suspect: bool
     """Whether no combination ever is."""
 
@@ -155,6 +156,11 @@ def look(results: Results) -> Mapping[Combination, Mapping[str, Seen]]:
 def blame(seen: Mapping[Combination, Mapping[str, Seen]]) -> Mapping[Combination, Leaves]:
     """The leaf of each of them."""
     return {cell: {item: leaf(one) for item, one in questions.items()} for cell, questions in seen.items()}
+
+
+def fault_of(leaf: Leaf) -> Fault | None:
+    """What it is the fault of; None where nothing is wrong."""
+    return WRONG[leaf][0] if leaf in WRONG else None
 
 
 def faults(leaves: Leaves) -> Counter[Fault]:
@@ -217,7 +223,7 @@ class _Court:
             abstained=not loosely and record is not None and bool(evidence) and self._judge.abstained(example, record),
             evidence=evidence,
             closed_book=self._arm(cell, NONE, example),
-            oracle=self._arm(cell, GOLD, example) if example.has_gold else None,
+            oracle=self._oracle(cell, example, record) if example.has_gold else None,
             suspect=example.id in self._tried and example.id not in self._solved,
         )
 
@@ -230,6 +236,14 @@ class _Court:
 
     def _arm(self, cell: Combination, retriever: str, example: Example) -> bool | None:
         return self._arms[cell, retriever].get(example.id)
+
+    def _oracle(self, cell: Combination, example: Example, record: Record | None) -> bool | None:
+        right = self._arm(cell, GOLD, example)
+        if right is not False or record is None:
+            return right
+        # What an answer lacks, 1 - score, is parted at the score of the oracle: below is knowledge, above behaviour.
+        oracle = self._judge.score(self._records[replace(cell, retriever=GOLD)][example.id])
+        return oracle - self._judge.score(record) > 1 - oracle
 
     def _evidence(self, cell: Combination, example: Example, record: Record) -> bool | None:
         return was_there(example, record, (self._records[oracle] for oracle in self._oracles))
@@ -247,8 +261,11 @@ class _Judge:
         self._noted = [name for name, one in task.scorers.items() if one.loose and one.kind == kind and kind in EXECUTE]
         self._abstains = abstention(task.scorers, task.primary, examples)
 
+    def score(self, record: Record) -> float:
+        return record.scores[self._name]
+
     def right(self, record: Record) -> bool:
-        return record.scores[self._name] == 1
+        return self.score(record) == 1
 
     def loosely_right(self, example: Example, record: Record) -> bool:
         if self.right(record) or any(record.scores.get(name) == 1 for name in self._noted):

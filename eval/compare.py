@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +19,7 @@ from eval.folder import Results
 from eval.record import RunError
 from eval.summary import Row, clusters, scores, summarise
 from eval.wording import chance, counted, listed, number, p_value, percent, points, span
-from retrieval.stats import ALPHA, Difference, holm, paired
+from retrieval.stats import Difference, direction, holm, paired
 from serve.combination import Combination
 
 NAMED: Final = 5
@@ -45,9 +45,9 @@ class Change:
         return self.after.combination
 
     @property
-    def is_clear(self) -> bool:
-        """Whether it is more than chance."""
-        return self.p_holm < ALPHA
+    def direction(self) -> Literal[-1, 0, 1]:
+        """Whether it is clearly better or worse than before."""
+        return direction(self.difference.estimate, self.p_holm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +119,13 @@ def conclusion(compared: Compared) -> str:
     on = f"On {counted(compared.questions, 'question')} of both runs"
     if not compared.changes:
         return f"{on} there is nothing to compare: no combination has all its answers in both."
-    clear = sorted((one for one in compared.changes if one.is_clear), key=lambda one: -one.difference.estimate.value)
-    better = [one for one in clear if one.difference.estimate.value > 0]
-    worse = [one for one in reversed(clear) if one.difference.estimate.value < 0]
-    if not clear:
+    ordered = sorted(compared.changes, key=lambda one: -one.difference.estimate.value)
+    better = [one for one in ordered if one.direction > 0]
+    worse = [one for one in reversed(ordered) if one.direction < 0]
+    if not better and not worse:
         return f"{on} {_nothing_clear(compared.changes)}"
     parts = [_counted(side, word) for side, word in ((better, "better"), (worse, "worse")) if side]
-    rest = len(compared.changes) - len(clear)
+    rest = len(compared.changes) - len(better) - len(worse)
     others = f"; {rest} cannot be told from before" if rest else ""
     return f"{on}, of {counted(len(compared.changes), 'combination')}, {listed(parts)}{others}."
 
@@ -190,8 +190,7 @@ def _table(compared: Compared) -> Table:
     for heading in ("tokens", "p50 s"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for one in compared.changes:
-        style = ("green" if one.difference.estimate.value > 0 else "red") if one.is_clear else ""
-        shown.add_row(one.combination, *_figures(one), style=style)
+        shown.add_row(one.combination, *_figures(one), style={1: "green", 0: "", -1: "red"}[one.direction])
     return shown
 
 

@@ -26,7 +26,7 @@ from eval.summary import difference, score, summarise
 from eval.task import Example, TaskSettings, load_task
 from eval.wording import counted, p_value, percent, points, span
 from retrieval.files import file_hash, read_jsonl, write_atomically
-from retrieval.stats import ALPHA, Difference, Estimate
+from retrieval.stats import Difference, Estimate, direction
 from serve.combination import Combination
 from serve.stack import Stack
 from train.overlap import read as words_of
@@ -53,7 +53,7 @@ class Confirmed:
     @property
     def holds(self) -> bool:
         """Whether the gain is more than chance on the test too."""
-        return self.gain.p < ALPHA and self.gain.estimate.value > 0
+        return direction(self.gain.estimate, self.gain.p) > 0
 
     @property
     def sentences(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final, Literal
 
-from retrieval.stats import Difference, Estimate, benjamini_hochberg, change, holm
+from retrieval.stats import Difference, Estimate, benjamini_hochberg, change, direction, holm
 from serve.combination import Combination
 
 Scores = Mapping[Combination, Mapping[str, float]]
@@ -31,6 +31,11 @@ class Effect:
     against: str
     estimate: Estimate
     p_holm: float
+
+    @property
+    def direction(self) -> Literal[-1, 0, 1]:
+        """Whether it clearly helps or hurts."""
+        return direction(self.estimate, self.p_holm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

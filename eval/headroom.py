@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from eval.blame import Seen
 from eval.folder import Results
 from eval.gold import AMONG
-from eval.summary import Row, difference, ranked, score
+from eval.summary import Row, clusters, difference, ranked, score, scores
 from retrieval.stats import Difference, Estimate, mean
 from serve.combination import BASE, GOLD, Combination
 
@@ -45,20 +45,26 @@ class Place:
     context: Estimate
     """The share of questions whose marked evidence was all in the prompt."""
     behaviour: Estimate
-    """The share of questions that its adapter and strategy get right with the evidence alone, form and all."""
+    """What its adapter and strategy score with the evidence alone, form and all."""
 
 
-def find_places(rows: Sequence[Row], seen: Mapping[Combination, Mapping[str, Seen]]) -> tuple[Place, ...]:
+def find_places(
+    results: Results, rows: Sequence[Row], seen: Mapping[Combination, Mapping[str, Seen]]
+) -> tuple[Place, ...]:
     """The places of all that could be chosen and have an oracle arm; questions without evidence have no place."""
-    by_name = {row.combination: row for row in rows}
+    by_name, alike = {row.combination: row for row in rows}, clusters(results)
     found = []
     for rank, row in enumerate(ranked(rows), start=1):
         cell = Combination.parse(row.combination)
-        shown = [one.evidence for one in seen[cell].values() if one.evidence is not None]
-        oracle = by_name.get(str(replace(cell, retriever=GOLD)))
+        shown = {item: float(one.evidence) for item, one in seen[cell].items() if one.evidence is not None}
+        gold = replace(cell, retriever=GOLD)
+        oracle = by_name.get(str(gold))
         if shown and oracle and not oracle.n_infra:
-            right = [float(one.right) for one in seen[replace(cell, retriever=GOLD)].values() if one.evidence]
-            found.append(Place(row=row, rank=rank, context=mean(list(map(float, shown))), behaviour=mean(right)))
+            acted = {item: one for item, one in scores(results, gold).items() if seen[gold][item].evidence}
+            context, behaviour = (
+                mean([*values.values()], [alike[item] for item in values]) for values in (shown, acted)
+            )
+            found.append(Place(row=row, rank=rank, context=context, behaviour=behaviour))
     return tuple(found)
 
 

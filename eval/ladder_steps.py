@@ -15,7 +15,7 @@ from eval.folder import Results
 from eval.ladder import PARTS, Ladder, Step, compared_with
 from eval.summary import Row, difference, scores, summarise
 from eval.wording import counted, listed, p_value, percent, points, span
-from retrieval.stats import ALPHA, Difference, holm, known
+from retrieval.stats import Difference, direction, holm, known
 from serve.combination import Combination
 
 Outcome = Literal["start", "helps", "hurts", "no gain", "incomplete", "not run"]
@@ -132,9 +132,8 @@ def _outcome(step: Step, results: Results, change: Difference | None, p_holm: fl
         return "not run"
     if change is None:
         return "incomplete" if results.missing(step.cell) or step.cell != results.baseline else "start"
-    if p_holm >= ALPHA or math.isnan(p_holm):
-        return "no gain"
-    return "helps" if change.estimate.value > 0 else "hurts"
+    outcomes: Mapping[int, Outcome] = {1: "helps", 0: "no gain", -1: "hurts"}
+    return outcomes[direction(change.estimate, p_holm)]
 
 
 def _moved(results: Results, after: Combination, before: Combination) -> dict[str, int]:

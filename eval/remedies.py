@@ -1,22 +1,21 @@
 """What to try next: the remedy for what most wrong answers have in common, what it can bring at most, and its price.
 
 The rule: of the best combination that searches, the heaviest fault; each fault has one remedy, written down here. It
-cannot bring more than what it is to blame for. Knows nothing of how a fault was found.
+cannot bring more than the score that those answers lack. Knows nothing of how a fault was found.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from eval.blame import WRONG, Fault
+from eval.blame import Fault, fault_of
 from eval.enough import Enough
 from eval.findings import Findings
 from eval.headroom import Headroom
-from eval.payback import Training
-from eval.summary import Row
-from eval.tally import Blamed, Weakest
+from eval.summary import Row, clusters
+from eval.tally import Weakest, lost
 from eval.wording import counted, lasting, percent, points, span
-from retrieval.stats import wilson
+from retrieval.stats import mean
 from serve.combination import Combination
 
 REMEDIES: Final[Mapping[Fault, str]] = {
@@ -50,7 +49,7 @@ class Step:
     fault: Fault | None = None
     """What it is to mend; None when it mends nothing but the run, the grid or the test set's size."""
     at_most: float | None = None
-    """The share of all questions that it can bring, if it mends every one of `items` and harms none."""
+    """The score that it can bring over all questions, if it mends every one of `items` and harms none."""
     ci: tuple[float, float] | None = None
     items: tuple[str, ...] = ()
     """The questions it should fix."""
@@ -78,17 +77,19 @@ def next_step(found: Findings) -> Step:
     if fault.fault == "unknown" or (found.room is None and fault.fault in ABOUT_EVIDENCE):
         return Step(sentence=_untold(found.room), fault=fault.fault)
     row = next(row for row in found.rows if row.combination == fault.combination)
-    return _mended(row, _items(found.blamed, fault), fault, found.trained.get(row.adapter))
+    return _mended(found, row, fault)
 
 
-def _items(blamed: Blamed, fault: Weakest) -> tuple[str, ...]:
-    """The questions that are its fault."""
-    leaves = blamed[Combination.parse(fault.combination)]
-    return tuple(item for item, leaf in leaves.items() if leaf in WRONG and WRONG[leaf][0] == fault.fault)
-
-
-def _mended(row: Row, items: tuple[str, ...], fault: Weakest, training: Training | None) -> Step:
-    bound, minutes = wilson(len(items), row.n), row.minutes_per_1000 * row.n / 1000
+def _mended(found: Findings, row: Row, fault: Weakest) -> Step:
+    cell = Combination.parse(fault.combination)
+    leaves, alike, training = found.blamed[cell], clusters(found.results), found.trained.get(row.adapter)
+    items = {
+        item: lacks
+        for item, lacks in lost(found.results, cell, leaves).items()
+        if fault_of(leaves[item]) == fault.fault
+    }
+    bound = mean([items.get(item, 0.0) for item in leaves], [alike[item] for item in leaves])
+    minutes = row.minutes_per_1000 * row.n / 1000
     price = f"One more combination is {counted(row.n, 'answer')}, about {lasting(60 * minutes)}"
     if training:
         price += f"; the training of {row.adapter} took {lasting(60 * training.minutes)}"
@@ -102,7 +103,7 @@ def _mended(row: Row, items: tuple[str, ...], fault: Weakest, training: Training
         fault=fault.fault,
         at_most=bound.value,
         ci=(bound.low, bound.high),
-        items=items,
+        items=tuple(items),
         answers=row.n,
         minutes=minutes,
         training_minutes=training.minutes if training else None,

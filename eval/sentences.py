@@ -3,6 +3,7 @@
 Knows nothing of how any of it was computed or where it is shown.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -15,12 +16,14 @@ from eval.folder import Results
 from eval.headroom import Headroom
 from eval.payback import Payback
 from eval.screening import ends
-from eval.tally import Blamed, Weakest
+from eval.tally import Blamed, Weakest, lost
 from eval.wording import counted, lasting, listed, number, p_value, percent, points, span
-from retrieval.stats import ALPHA, Estimate
+from retrieval.stats import Estimate
 
 NAMED: Final = 3
 """Combinations that a sentence names; the table marks them all."""
+LITTLE: Final = 0.05
+"""What retrieval may still bring when it is said to have little left to bring."""
 
 
 def headline(finding: Finding | None) -> str:
@@ -42,7 +45,7 @@ def sentences(found: Findings) -> tuple[str, ...]:
         _finding(found.finding),
         *_thanks(found.finding),
         *_harm(found.effects),
-        *_axes(found.room, found.blamed),
+        *_axes(found.results, found.room, found.blamed),
         *_blame(found.fault),
         *_enough(found.enough),
         *_payback(found.payback),
@@ -89,28 +92,30 @@ def _thanks(finding: Finding) -> Iterator[str]:
 def _harm(effects: Sequence[Effect]) -> Iterator[str]:
     """A lever that costs score is as much a finding as one that brings some."""
     for effect in effects:
-        if effect.p_holm < ALPHA and effect.estimate.high < 0:  # a flip of signs and an interval may disagree
+        if effect.direction < 0:
             yield (
                 f"The {effect.factor} {effect.level} hurts: against {effect.against} the score changes by "
                 f"{_gain(effect.estimate)}, on average over the grid."
             )
 
 
-def _axes(room: Headroom | None, blamed: Blamed) -> Iterator[str]:
+def _axes(results: Results, room: Headroom | None, blamed: Blamed) -> Iterator[str]:
     if room is None:
         return
-    knowledge, leaves = room.knowledge.estimate, [*blamed[room.top].values()]
+    knowledge, leaves = room.knowledge.estimate, blamed[room.top]
     yield (
         f"With the marked evidence and nothing else in its prompt instead of what is retrieved, {room.top} would score "
         f"{percent(room.ceiling.value)} ({_gain(knowledge)})."
     )
-    if knowledge.low <= 0:
+    if knowledge.high < LITTLE:
         yield "So better retrieval has little left to bring."
-    elif "undecided" not in leaves:
-        lost = leaves.count("retrieval")
+    elif knowledge.low <= 0:
+        yield "That may be chance: whether better retrieval has anything left to bring, these questions cannot tell."
+    elif "undecided" not in leaves.values():
+        unfound = [lacks for item, lacks in lost(results, room.top, leaves).items() if leaves[item] == "retrieval"]
         yield (
-            f"Evidence that was not found is {counted(lost, 'question')} of that, so better retrieval alone can bring "
-            f"{points(lost / len(leaves))} points at most."
+            f"Evidence that was not found is {counted(len(unfound), 'question')} of that, so better retrieval alone "
+            f"can bring {points(math.fsum(unfound) / len(leaves))} points at most."
         )
     if room.crowd and room.company:
         cost = room.company.estimate

@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Final, Literal
 
 from eval.effects import Scores
 from eval.example import Example
@@ -21,7 +21,7 @@ from eval.record import Record
 from eval.scoring.figures import figures
 from eval.scoring.kinds import FORMS
 from eval.screening import Stop, by_lot, first_round, in_family
-from retrieval.stats import Difference, Estimate, mean, paired, per, quantile, tied
+from retrieval.stats import Difference, Estimate, direction, mean, paired, per, quantile, tied
 from serve.combination import Combination
 
 ENOUGH_FOR_P95: Final = 59
@@ -80,6 +80,13 @@ class Row:
     flips_ci_high: float | None = None
     others: Mapping[str, float]
     """Means of the other scorers, and figures that are no means, one column each."""
+
+    @property
+    def direction(self) -> Literal[-1, 0, 1]:
+        """Whether it is clearly better or worse than the baseline; 0 where that is not asked."""
+        if self.delta is None or self.delta_ci_low is None or self.delta_ci_high is None or self.p_holm is None:
+            return 0
+        return direction(Estimate(self.delta, self.delta_ci_low, self.delta_ci_high), self.p_holm)
 
     @property
     def tokens(self) -> float:

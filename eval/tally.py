@@ -7,16 +7,28 @@ Knows nothing of how a leaf was found or where the figures are shown.
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.blame import MEANING, WRONG, Fault, Leaf, Leaves, faults
+from eval.blame import MEANING, WRONG, Fault, Leaf, Leaves, fault_of, faults
+from eval.effects import Clusters
 from eval.folder import Results
-from eval.summary import Row, ranked
-from retrieval.stats import Share, wilson
+from eval.summary import Row, clusters, ranked, scores
+from retrieval.stats import Estimate, mean
 from serve.combination import NONE, Combination
 
 Blamed = Mapping[Combination, Leaves]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """So many of so many questions."""
+
+    hits: int
+    of: int
+    estimate: Estimate
+    """The share, its interval over clusters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +36,15 @@ class Tally:
     """One combination: how many of its questions came to each leaf, and whose fault the wrong ones are."""
 
     combination: str
-    leaves: Mapping[Leaf, Share]
+    leaves: Mapping[Leaf, Part]
     """In the order of the tree's meanings; only those that occur."""
-    faults: Mapping[Fault, Share]
-    right: Share
+    faults: Mapping[Fault, Part]
+    right: Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weakest:
-    """What most of one combination's wrong answers are the fault of; `verdict.json` has it as `blame`."""
+    """What one combination loses most score by; `verdict.json` has it as `blame`."""
 
     combination: str
     fault: Fault
@@ -46,20 +58,25 @@ class Weakest:
     """All of the second, by fault."""
 
 
-def tally(combination: str, leaves: Leaves) -> Tally:
+def tally(combination: str, leaves: Leaves, alike: Clusters) -> Tally:
     """The leaves of one combination, counted."""
-    said, of = list(leaves.values()), len(leaves)
+    said, labels = list(leaves.values()), [alike[item] for item in leaves]
+
+    def part(hits: Sequence[bool]) -> Part:
+        return Part(sum(hits), len(hits), mean([float(hit) for hit in hits], labels))
+
     return Tally(
         combination=combination,
-        leaves={one: Share(said.count(one), of) for one in MEANING if one in said},
-        faults={fault: Share(n, of) for fault, n in faults(leaves).items()},
-        right=Share(sum(one not in WRONG for one in said), of),
+        leaves={one: part([leaf == one for leaf in said]) for one in MEANING if one in said},
+        faults={fault: part([fault_of(leaf) == fault for leaf in said]) for fault in faults(leaves)},
+        right=part([leaf not in WRONG for leaf in said]),
     )
 
 
-def tallies(rows: Sequence[Row], blamed: Blamed) -> tuple[Tally, ...]:
+def tallies(results: Results, rows: Sequence[Row], blamed: Blamed) -> tuple[Tally, ...]:
     """Every combination, in the order of the rows."""
-    return tuple(tally(row.combination, blamed[Combination.parse(row.combination)]) for row in rows)
+    alike = clusters(results)
+    return tuple(tally(row.combination, blamed[Combination.parse(row.combination)], alike) for row in rows)
 
 
 def by_slice(results: Results, leaves: Leaves) -> tuple[Tally, ...]:
@@ -68,12 +85,18 @@ def by_slice(results: Results, leaves: Leaves) -> tuple[Tally, ...]:
     for example in results.examples:
         if example.id in leaves:
             slices.setdefault(example.slice, {})[example.id] = leaves[example.id]
-    counted = [tally(name, members) for name, members in slices.items()]
+    counted = [tally(name, members, clusters(results)) for name, members in slices.items()]
     return tuple(sorted(counted, key=lambda one: one.right.estimate.value))
 
 
+def lost(results: Results, cell: Combination, leaves: Leaves) -> Mapping[str, float]:
+    """What each question that is not right costs: the score that it lacks, where there is no answer all of it."""
+    found = scores(results, cell)
+    return {item: 1 - found.get(item, 0.0) for item, leaf in leaves.items() if leaf in WRONG}
+
+
 def weakest(results: Results, rows: Sequence[Row], blamed: Blamed) -> Weakest | None:
-    """The heaviest fault of the best combination; while answers are missing, of the one that misses most, the run.
+    """What costs the best combination most score; while answers are missing, the one that misses most, and the run.
 
     None when nothing is wrong. Where the best one does not search, the best of those that do is looked at: of one that
     does not, only the evidence it never had could be said.
@@ -86,15 +109,16 @@ def weakest(results: Results, rows: Sequence[Row], blamed: Blamed) -> Weakest | 
         return None
     else:
         cell = Combination.parse(min(choices, key=lambda row: row.retriever == NONE).combination)
-    counted = faults(blamed[cell])
-    wrong = counted.total()
-    fault: Fault = "run" if counted["run"] else max(counted, key=counted.__getitem__)
-    share = wilson(counted[fault], wrong)
+    leaves, alike = blamed[cell], clusters(results)
+    counted, wrong = faults(leaves), lost(results, cell, leaves)
+    costs = {one: math.fsum(lacks for item, lacks in wrong.items() if fault_of(leaves[item]) == one) for one in counted}
+    fault: Fault = "run" if counted["run"] else max(costs, key=costs.__getitem__)
+    share = mean([float(fault_of(leaves[item]) == fault) for item in wrong], [alike[item] for item in wrong])
     return Weakest(
         combination=str(cell),
         fault=fault,
         n=counted[fault],
-        wrong=wrong,
+        wrong=len(wrong),
         ci=(share.low, share.high),
         faults=dict(counted),
     )
@@ -107,7 +131,7 @@ def to_csv(tallied: Sequence[Tally]) -> str:
     writer.writerow(["combination", "leaf", "fault", "n", "of", "share", "ci_low", "ci_high"])
     for one in tallied:
         for leaf, share in one.leaves.items():
-            fault = WRONG[leaf][0] if leaf in WRONG else ""
+            fault = fault_of(leaf) or ""
             shown = [f"{value:.4f}" for value in (share.estimate.value, share.estimate.low, share.estimate.high)]
             writer.writerow([one.combination, leaf, fault, share.hits, share.of, *shown])
     return sheet.getvalue()

@@ -17,7 +17,6 @@ from eval.gold import is_oracle
 from eval.leaks import said
 from eval.summary import Row, ranked, stopped
 from eval.wording import chance, number, percent, points, within
-from retrieval.stats import ALPHA
 
 SHOWN: Final = 20
 """Rows that fit a screen; the report has all of them."""
@@ -80,6 +79,4 @@ def _style(row: Row) -> str:
     """Green and red only for what is more than chance."""
     if row.n_infra or is_oracle(row.retriever):
         return "dim"
-    if row.p_holm is None or row.delta is None or row.p_holm >= ALPHA:
-        return ""
-    return "green" if row.delta > 0 else "red"
+    return {1: "green", 0: "", -1: "red"}[row.direction]

@@ -11,7 +11,7 @@ measures all of them).
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -244,6 +244,18 @@ def bootstrapped(
     seen = statistics(np.arange(n))
     bounds = resampled(statistics, _groups(range(n), clusters))
     return [Estimate(value, low, high) for value, (low, high) in zip(seen, bounds, strict=True)]
+
+
+def direction(estimate: Estimate, p: float) -> Literal[-1, 0, 1]:
+    """Whether a difference is clearly up (1) or down (-1), or may be chance (0): its p-value and its interval must both
+    say so, as an exact test and an interval may disagree.
+
+    >>> direction(Estimate(0.1, 0.02, 0.18), 0.01), direction(Estimate(0.1, -0.01, 0.21), 0.03)
+    (1, 0)
+    """
+    if math.isnan(p) or p >= ALPHA:
+        return 0
+    return 1 if estimate.low > 0 else -1 if estimate.high < 0 else 0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

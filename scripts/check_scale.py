@@ -266,7 +266,7 @@ def _opens(report: Path) -> float | None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         began = time.monotonic()
-        page.goto(report.as_uri(), timeout=120_000)
+        page.goto(report.resolve().as_uri(), timeout=120_000)
         page.wait_for_selector("#body .row", timeout=120_000)
         seconds = time.monotonic() - began
         browser.close()

@@ -41,7 +41,7 @@ def with_first(results: Results, **changes: object) -> Results:
 def test_what_changed_is_clear_and_what_did_not_is_not() -> None:
     compared = compare(run(0.3), run(0.8))
 
-    assert {one.combination for one in compared.changes if one.is_clear} == {
+    assert {one.combination for one in compared.changes if one.direction} == {
         str(cell) for cell in GRID.cells if cell.adapter == "tuned"
     }
     for one in compared.changes:
@@ -78,7 +78,7 @@ def test_figures_are_those_of_the_paired_statistics_corrected_for_all_compared()
 def test_of_twenty_pairs_of_equal_runs_at_most_two_show_a_difference() -> None:
     pairs = [compare(run(seed=2 * seed), run(seed=2 * seed + 1)) for seed in range(20)]
 
-    assert sum(any(one.is_clear for one in compared.changes) for compared in pairs) <= 2
+    assert sum(any(one.direction for one in compared.changes) for compared in pairs) <= 2
     assert "no combination can be told from before" in conclusion(pairs[0])
 
 
