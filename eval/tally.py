@@ -87,6 +87,8 @@ def weakest(results: Results, rows: Sequence[Row], blamed: Blamed) -> Weakest | 
     else:
         cell = Combination.parse(min(choices, key=lambda row: row.retriever == NONE).combination)
     counted = faults(blamed[cell])
+    if not counted:  # it is the first answers that are blamed: what is missed may be missed in later ones
+        return None
     wrong = counted.total()
     fault: Fault = "run" if counted["run"] else max(counted, key=counted.__getitem__)
     share = wilson(counted[fault], wrong)
