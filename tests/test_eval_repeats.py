@@ -92,3 +92,14 @@ def test_an_abstention_when_asked_again_is_counted_among_the_answers() -> None:
     first, second = scored(asked, knows=1.0), scored(asked, knows=0.0)
 
     assert summarise(repeated(first, second))[0].others["knows_false"] == 0.5
+
+
+def test_what_is_got_right_when_asked_again_is_not_suspect() -> None:
+    """Nobody ever gets `fact` right; `code` is right the second time."""
+    first = simulate(JUDGED, lambda cell, part: float(part not in ("fact", "code")), N, 0)
+    second = simulate(JUDGED, lambda cell, part: float(part != "fact"), N, 0)
+    results = repeated(first, second)
+
+    told = blame(look(results))[results.baseline]
+
+    assert {one.slice for one in results.examples if told[one.id] == "suspect"} == {"fact"}
