@@ -20,7 +20,7 @@ from eval.leaks import UNCHECKED, Leaks
 from eval.payback import NOTHING_KNOWN, Training, payback
 from eval.remedies import Step, next_step
 from eval.sentences import headline, sentences
-from eval.summary import Row, clusters, lever_scores, ranked, stopped_rows, summarise
+from eval.summary import Row, clusters, lever_scores, ranked, scores, stopped_rows, summarise
 from eval.tally import Blamed, Tally, tallies, weakest
 from eval.verdict import Verdict, verdict_of
 from serve.combination import Combination
@@ -94,7 +94,7 @@ def analyse(
         stopped=stopped_rows(results),
         effects=effects,
         interactions=interactions(table, results.baseline, alike),
-        square=_square({cell: table[cell] for cell in cells}, cells, results.baseline, alike),
+        square=_square({cell: scores(results, cell) for cell in cells}, cells, results.baseline, alike),
         headroom=room,
         places=find_places(results, rows, seen),
         blamed=blamed,

@@ -207,6 +207,8 @@ class _Court:
         self._oracles = [cell for cell in results.records if cell.retriever == GOLD]
         self._solved = {item for right in self._right.values() for item, is_right in right.items() if is_right}
         self._solved |= set(self._solved_by(results.stopped))
+        again = (one for one in results.answers if one.repeat and one.id not in self._solved)
+        self._solved |= {one.id for one in again if self._judge.loosely_right(self._examples[one.id], one)}
         # A way of asking that fails most questions says nothing about the one it fails: only an able oracle does.
         self._tried = {item for cell in self._oracles if _able(self._right[cell]) for item in self._right[cell]}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from eval.folder import Results
+from eval.folder import Results, each_answer
 from eval.record import Record
 from eval.selective import (
     Bin,
@@ -54,11 +54,11 @@ class Stated:
 def find_stated(results: Results, rows: Sequence[Row]) -> tuple[Stated, ...]:
     """Those whose every answer states a confidence, in the order of the rows; who has gaps is left out."""
     cells = [Combination.parse(row.combination) for row in rows if not row.n_infra]
-    found = [(cell, _answers(results, cell)) for cell in cells]
+    each = each_answer(results)
     return tuple(
-        _stated(results, cell, answers)
-        for cell, answers in found
-        if answers and all(NOTE in one.notes for one in answers)
+        _stated(results, cell, each[cell])
+        for cell in cells
+        if each[cell] and all(NOTE in one.notes for one in each[cell])
     )
 
 
@@ -124,13 +124,6 @@ def _stated(results: Results, cell: Combination, answers: Sequence[Record]) -> S
         curve=tuple(_thinned((1 - risks(sure, right)).tolist())),
         policy=policy(sure, right, stakes, labels) if isinstance(stakes, Stakes) else None,
     )
-
-
-def _answers(results: Results, cell: Combination) -> list[Record]:
-    """Every answer to a question that has all of its own."""
-    whole = results.records[cell]
-    each = [one for one in results.answers if one.combination == cell and one.id in whole]
-    return each or list(whole.values())
 
 
 def _thinned(shares: Sequence[float]) -> Iterator[tuple[float, float]]:

@@ -212,6 +212,17 @@ def first_answers(results: Results) -> Mapping[Combination, Mapping[str, Record]
     return {cell: {item: first[cell, item] for item in found} for cell, found in results.records.items()}
 
 
+def each_answer(results: Results) -> Mapping[Combination, list[Record]]:
+    """Every answer by itself, of the questions that have all of theirs: what tells of answers looks at no mean."""
+    if results.config.grid.repeats == 1:
+        return {cell: list(found.values()) for cell, found in results.records.items()}
+    each: dict[Combination, list[Record]] = {cell: [] for cell in results.records}
+    for one in results.answers:
+        if one.id in results.records.get(one.combination, ()):
+            each[one.combination].append(one)
+    return each
+
+
 def whole_records(
     asked: Mapping[Combination, AbstractSet[str]], answers: Iterable[Record], repeats: int
 ) -> dict[Combination, dict[str, Record]]:

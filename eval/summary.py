@@ -13,9 +13,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Final, Literal
 
 from eval.effects import Scores
-from eval.example import Example
 from eval.flips import flips
-from eval.folder import Results, planned, scores_of
+from eval.folder import Results, each_answer, planned, scores_of
 from eval.gold import is_oracle
 from eval.record import Record
 from eval.scoring.figures import figures
@@ -25,7 +24,8 @@ from retrieval.stats import Difference, Estimate, direction, mean, paired, per, 
 from serve.combination import Combination
 
 ENOUGH_FOR_P95: Final = 59
-"""0.95 ** 59 < 0.05: of fewer answers even the slowest may well be below the true 95th percentile."""
+"""0.95 ** 59 < 0.05: of fewer answers even the slowest may well be below the true 95th percentile. Counted are
+questions, since the answers to one of them tell little more than the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ class Row:
 
 def summarise(results: Results) -> tuple[Row, ...]:
     """The rows, best first, of equals the one with fewer tokens; then the oracle arms; then the cells with gaps."""
-    compared = comparisons(results)
-    rows = sorted((_row(results, cell, compared.get(cell)) for cell in results.records), key=_place)
+    compared, each = comparisons(results), each_answer(results)
+    rows = sorted((_row(results, cell, each[cell], compared.get(cell)) for cell in results.records), key=_place)
     best = _best(results, ranked(rows))
     return tuple(replace(row, tied=row.combination in best) if _group(row) == 0 else row for row in rows)
 
@@ -214,14 +214,15 @@ def _place(row: Row) -> tuple[int, float, float, str]:
     return _group(row), -row.score, row.tokens, row.combination
 
 
-def _row(results: Results, cell: Combination, compared: Comparison | None) -> Row:
+def _row(results: Results, cell: Combination, answers: Sequence[Record], compared: Comparison | None) -> Row:
     records = list(results.records[cell].values())
     mean_score, price = score(results, cell), _tokens_per_correct(results, cell)
     change = compared.difference.estimate if compared else None
-    seconds, grid = [record.seconds for record in records], results.config.grid
+    seconds, grid = [one.seconds for one in answers], results.config.grid
     most = min(grid.concurrency, sum(map(len, results.records.values())) or 1)
-    minutes = 1000 / 60 * _mean([record.seconds / (record.in_flight or most) for record in records])
+    minutes = 1000 / 60 * _mean([one.seconds / (one.in_flight or most) for one in answers])
     flipped = flips(results, [cell])
+    examples = {one.id: one for one in results.examples}
     return Row(
         combination=str(cell),
         strategy=cell.strategy,
@@ -241,7 +242,7 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
         completion_tokens=_mean([record.usage.completion_tokens for record in records]),
         tokens_per_correct=price.value,
         latency_p50_s=quantile(seconds, 0.5),
-        latency_p95_s=quantile(seconds, 0.95) if len(seconds) >= ENOUGH_FOR_P95 else math.nan,
+        latency_p95_s=quantile(seconds, 0.95) if len(records) >= ENOUGH_FOR_P95 else math.nan,
         tokens_per_correct_ci_low=price.low,
         tokens_per_correct_ci_high=price.high,
         minutes_per_1000=minutes,
@@ -254,7 +255,7 @@ def _row(results: Results, cell: Combination, compared: Comparison | None) -> Ro
             for name in results.config.task.scorers
             if name != results.config.task.primary
         }
-        | figures(results.config.task.scorers, _answers(results, cell)),
+        | figures(results.config.task.scorers, [(examples[one.id], one) for one in answers]),
     )
 
 
@@ -287,15 +288,10 @@ def _stopped(results: Results, cell: Combination, stop: Stop) -> Row:
     )
 
 
-def _answers(results: Results, cell: Combination) -> list[tuple[Example, Record]]:
-    found = results.records[cell]
-    return [(one, found[one.id]) for one in results.examples if one.id in found]
-
-
 def _format_failures(results: Results, records: Sequence[Record]) -> int:
-    """Replies that miss the format the task asks for; none when it asks for none."""
+    """Questions with a reply that misses the format the task asks for; none when it asks for none."""
     names = [name for name, scorer in results.config.task.scorers.items() if scorer.kind in FORMS]
-    return sum(any(not record.scores[name] for name in names) for record in records)
+    return sum(any(record.scores[name] < 1 for name in names) for record in records)
 
 
 def _tokens_per_correct(results: Results, cell: Combination) -> Estimate:

@@ -111,6 +111,8 @@ def weakest(results: Results, rows: Sequence[Row], blamed: Blamed) -> Weakest | 
         cell = Combination.parse(min(choices, key=lambda row: row.retriever == NONE).combination)
     leaves, alike = blamed[cell], clusters(results)
     counted, wrong = faults(leaves), lost(results, cell, leaves)
+    if not counted:  # it is the first answers that are blamed: what is missed may be missed in later ones
+        return None
     costs = {one: math.fsum(lacks for item, lacks in wrong.items() if fault_of(leaves[item]) == one) for one in counted}
     fault: Fault = "run" if counted["run"] else max(costs, key=costs.__getitem__)
     share = mean([float(fault_of(leaves[item]) == fault) for item in wrong], [alike[item] for item in wrong])

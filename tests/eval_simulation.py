@@ -1,12 +1,13 @@
 """Runs that never happened: answers drawn with known probabilities, so that the analysis has a truth to find."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy.special import ndtr
 
-from eval.folder import Results, RunConfig
+from eval.folder import Results, RunConfig, whole_records
 from eval.grid import GridSettings
 from eval.record import Record, Source
 from eval.task import Example, ScorerSettings, TaskSettings
@@ -53,6 +54,23 @@ def simulate(grid: GridSettings, chance: Chance, n: int, seed: int, correlation:
             for i, one in enumerate(examples)
         }
     return Results(config=_config(grid), examples=examples, records=records, failures={cell: {} for cell in records})
+
+
+def repeated(*passes: Results) -> Results:
+    """One run in which everything was asked as often as there are passes."""
+    first, often = passes[0], len(passes)
+    answers = tuple(
+        replace(record, repeat=repeat)
+        for repeat, one in enumerate(passes)
+        for found in one.records.values()
+        for record in found.values()
+    )
+    return replace(
+        first,
+        config=replace(first.config, grid=replace(first.config.grid, repeats=often)),
+        records=whole_records({cell: found.keys() for cell, found in first.records.items()}, answers, often),
+        answers=answers,
+    )
 
 
 def _record(example: Example, cell: Combination, right: bool, seconds: float) -> Record:

@@ -272,6 +272,20 @@ def test_a_score_is_weighted_by_its_probabilities_where_the_server_tells_them(ru
     assert expected_score([]) is None
 
 
+def test_answers_to_questions_without_a_gold_answer_are_judged_like_others(stub: JudgeStub, tmp_path: Path) -> None:
+    """IFEval's questions ask for a form and for nothing that could be compared with."""
+    grid = write_world(tmp_path, stub.url, retrievers=["none"], adapters=["base"], strategies=["direct"])
+    wanted = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    row = {"id": "no comma", "question": "Write of owls, and use no comma.", "answers": [], "meta": wanted}
+    write_rows(tmp_path / "test.jsonl", [row])
+    task = {"name": "forms", "examples": "test.jsonl", "primary": "kept", "scorers": {"kept": {"kind": "instructions"}}}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
+    assert main(["run", str(grid), "--out", str(tmp_path / "run")]) == 0
+
+    assert judge(tmp_path / "run", stub, {"good": {"kind": "scorecard", "criteria": "Short."}}) == 0
+    assert figure(tmp_path / "run", "good", BARE)["n"] == 1
+
+
 def test_people_who_compared_calibrate_by_kappa_and_pairs_are_shown_in_both_orders(run: Path, stub: JudgeStub) -> None:
     rows = [{"question": f"{n}?", "A": f"word{n}", "B": "owl", "label": "A"} for n in range(6)]
     rows += [{"question": f"{n}?", "A": "owl", "B": f"word{n}", "label": "B"} for n in range(6)]

@@ -31,7 +31,7 @@ from eval.summary import summarise
 from eval.task import Stakes
 from eval.worth import break_even, stakes_of
 from serve.combination import Combination
-from tests.eval_simulation import grid_of, simulate
+from tests.eval_simulation import grid_of, repeated, simulate
 
 GUIDE = Stakes(right=20, wrong=0.95 * 40 + 0.05 * 1000)
 """OpenAI's optimisation guide: a case solved brings $20; a failure costs $40 in 95 % and $1,000 in 5 %."""
@@ -275,12 +275,11 @@ def test_who_states_it_for_some_answers_only_is_left_out() -> None:
 
 
 def test_each_repeat_is_an_answer_of_its_own() -> None:
-    results = stating("knows")
-    cell = Combination.parse("tuned:none:vote")
-    first = list(results.records[cell].values())
-    answers = (*first, *(replace(one, repeat=1, notes={NOTE: 0.0}) for one in first))
+    first, cell = stating("knows"), Combination.parse("tuned:none:vote")
+    unsure = {item: replace(one, notes={NOTE: 0.0}) for item, one in first.records[cell].items()}
+    second = replace(first, records={**first.records, cell: unsure})
 
-    found = next(one for one in stated_in(replace(results, answers=answers)) if one.combination == str(cell))
+    found = next(one for one in stated_in(repeated(first, second)) if one.combination == str(cell))
 
     assert found.n == 400
 

@@ -12,7 +12,8 @@ from eval.__main__ import main
 from eval.analysis import Analysis, analyse
 from eval.effects import interactions, main_effects, square
 from eval.folder import Results
-from eval.summary import ENOUGH_FOR_P95, Row, cells, scores, summarise, to_csv
+from eval.screening import Screening, Stop
+from eval.summary import ENOUGH_FOR_P95, Row, cells, score, scores, summarise, to_csv
 from eval.task import Example
 from eval.verdict import Verdict
 from serve.combination import BASE, GOLD, NONE, Combination
@@ -129,6 +130,28 @@ def test_interactions_are_found_where_the_grid_is_crossed_and_only_there() -> No
     assert [one.factors for one in interactions({cell: table[cell] for cell in grid[:4]}, grid[0], {})] == [
         ("strategy", "retriever")
     ]
+
+
+def test_of_a_screened_grid_the_square_is_drawn_from_all_that_its_corners_were_asked() -> None:
+    """Its interaction is that of the four scores beside it, and not of the first round."""
+    whole = simulate(GRID, chances(adapter=0.2, retrieval=0.3), 120, 0)
+    out = Combination.parse("base:none:brief")
+    first = whole.only({one.id for one in whole.examples[:20]})
+    stop = Stop(asked=20, leader=BASELINE, behind=0.1, p=0.01)
+    screened = replace(
+        whole,
+        records={cell: found for cell, found in whole.records.items() if cell != out},
+        screening=Screening(asked=120, stops={out: stop}),
+        stopped={out: first.records[out]},
+    )
+
+    drawn = analyse(screened).square
+
+    assert drawn
+    neither, retrieval, adapter, both = (
+        score(screened, cell).value for cell in (drawn.neither, drawn.retrieval, drawn.adapter, drawn.both)
+    )
+    assert drawn.interaction.value == pytest.approx(both + neither - retrieval - adapter)
 
 
 def test_questions_on_one_document_count_as_one_cluster() -> None:

@@ -203,7 +203,7 @@ def _case(results: Results, example: Example, record: Record, metric: MetricSett
     return Case(
         question=example.question,
         text=_said(record, metric),
-        reference="" if example.meta.get("unanswerable") else example.answers[0],
+        reference=example.answers[0] if example.answers and not example.meta.get("unanswerable") else "",
         passages=passages,
         marked=marked(example, record)[: len(passages)] if example.evidence else (),
         covered=was_there(example, record, oracles),
