@@ -32,6 +32,10 @@ UNMARKED: Final = (
     "Read the wrong answers in the report, the worst slices first. No question has its evidence marked, so nobody can "
     "tell missing knowledge from behaviour; where documents have the answers, mark it and add `gold` to the retrievers."
 )
+UNSTEADY: Final = (
+    "Make answers steadier (a lower temperature, or a strategy that votes): the first answers are all right where "
+    "blame was looked for, and what is lost is lost when the same question is asked again."
+)
 WHY: Final[Mapping[Fault, str]] = {
     "retrieval": "their evidence was not in the prompt, and with it they are right",
     "company": "they are right once nothing but the evidence is in the prompt",
@@ -70,6 +74,8 @@ def next_step(found: Findings) -> Step:
         return Step(sentence="Add a second adapter, retriever or strategy to the grid, to compare with the first.")
     if judged and judged.reached == "yes":
         return Step(sentence=_stop(judged))
+    if fault is None and found.rows[0].score < 1:
+        return Step(sentence=UNSTEADY)
     if fault is None:
         return Step(sentence="Nothing is left to win on these questions; ask harder ones.")
     if not any(example.has_gold for example in results.examples):

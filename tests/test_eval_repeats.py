@@ -103,3 +103,13 @@ def test_what_is_got_right_when_asked_again_is_not_suspect() -> None:
     told = blame(look(results))[results.baseline]
 
     assert {one.slice for one in results.examples if told[one.id] == "suspect"} == {"fact"}
+
+
+@pytest.mark.parametrize(
+    ("missed", "said"), [(("fact", "code"), "Make answers steadier"), ((), "Nothing is left to win")]
+)
+def test_nothing_is_left_to_win_only_where_every_answer_is_right(missed: tuple[str, ...], said: str) -> None:
+    first = simulate(SEARCHING, right_but_for(NONE, "fact", "code", "clash"), N, 0)
+    second = simulate(SEARCHING, right_but_for("dense", *missed), N, 0)
+
+    assert analyse(repeated(first, second)).next_step.sentence.startswith(said)
