@@ -22,6 +22,7 @@ from eval.remedies import Step, next_step
 from eval.sentences import headline, sentences
 from eval.summary import Row, clusters, lever_scores, ranked, scores, stopped_rows, summarise
 from eval.tally import Blamed, Tally, tallies, weakest
+from eval.unread import too_long
 from eval.verdict import Verdict, verdict_of
 from serve.combination import Combination
 
@@ -87,7 +88,7 @@ def analyse(
         payback=payback(rows, finding.best, trained) if finding else None,
         trained=trained,
     )
-    step, said = next_step(found), sentences(found)
+    step, said = next_step(found), (*sentences(found), *too_long(results))
     return Analysis(
         results=results,
         rows=rows,

@@ -22,12 +22,13 @@ from eval.scoring.kinds import EXECUTE, loosely
 from eval.scoring.scorers import SCORERS, abstention
 from eval.task import Example, TaskSettings
 from eval.wording import counted
+from serve.chat import UNREAD
 from serve.combination import GOLD, NONE, Combination
 from serve.layout import shown_in
 from serve.reading import first_object, loose_field
 from serve.sql.queries import query_in
 
-Fault = Literal["run", "form", "retrieval", "company", "reading", "test set", "unknown"]
+Fault = Literal["run", "length", "form", "retrieval", "company", "reading", "test set", "unknown"]
 Leaf = Literal[
     "no answer",
     "from evidence",
@@ -35,6 +36,7 @@ Leaf = Literal[
     "unsupported",
     "unexplained",
     "abstained",
+    "too long",
     "form",
     "unreadable",
     "answered anyway",
@@ -50,6 +52,7 @@ ARMS: Final = (NONE, GOLD)
 """The retrievers whose answers tell what another one's lacked."""
 FAULTS: Final[Mapping[Fault, str]] = {
     "run": "there is no answer",
+    "length": "the prompt is longer than the model can read",
     "form": "the answer is right but for its form, or none can be read in it",
     "retrieval": "the evidence was not in the prompt, and with it the answer is right",
     "company": "the evidence was in the prompt, and the answer is right when nothing else is",
@@ -68,6 +71,7 @@ RIGHT: Final[Mapping[Leaf, str]] = {
 }
 WRONG: Final[Mapping[Leaf, tuple[Fault, str]]] = {
     "no answer": ("run", "the call failed or was not made: never a score"),
+    "too long": ("length", "nothing was said: the prompt is longer than the model can read"),
     "form": ("form", "the right answer, not in the form that was asked for"),
     "unreadable": ("form", "no answer can be read in it, however loosely"),
     "retrieval": ("retrieval", "the evidence was not in the prompt, and with it alone the answer is right"),
@@ -90,6 +94,8 @@ class Seen:
     """What the arms show of one question asked one way; None is what nobody can tell."""
 
     answered: bool
+    read: bool
+    """Whether the model could read its prompt."""
     right: bool
     but_for_form: bool
     """Right when looked at loosely."""
@@ -114,10 +120,8 @@ def leaf(seen: Seen) -> Leaf:
         return "no answer"
     if seen.right:
         return "abstained" if seen.unanswerable else _source(seen)
-    if seen.but_for_form:
-        return "form"
-    if not seen.readable:
-        return "unreadable"
+    if mute := _mute(seen):
+        return mute
     if seen.unanswerable:
         return "answered anyway"
     if seen.suspect:
@@ -129,6 +133,15 @@ def leaf(seen: Seen) -> Leaf:
     if seen.abstained and seen.evidence:
         return "overcautious"
     return "context" if seen.oracle else "behaviour"
+
+
+def _mute(seen: Seen) -> Leaf | None:
+    """Why nobody need ask what it says."""
+    if not seen.read:
+        return "too long"
+    if seen.but_for_form:
+        return "form"
+    return None if seen.readable else "unreadable"
 
 
 def _source(seen: Seen) -> Leaf:
@@ -218,6 +231,7 @@ class _Court:
         evidence = self._evidence(cell, example, record) if record else None
         return Seen(
             answered=record is not None,
+            read=record is not None and record.finish_reason != UNREAD,
             right=record is not None and self._judge.right(record),
             but_for_form=loosely,
             readable=record is not None and self._judge.readable(record),

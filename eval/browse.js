@@ -272,7 +272,7 @@ const fulcrum = {};
       entry(role, make("pre", { textContent: pieces.map((piece) => chunk.texts[piece]).join("") })));
     const noted = Object.entries(notes).map(([name, value]) => `${name} ${value}`);
     const calls = steps.map((step) => make("li", { textContent: chunk.texts[step] || "nothing" }));
-    const cut = chunk.texts[ended] === "length" ? " (cut off)" : "";
+    const cut = { length: " (cut off)", context_length_exceeded: " (the prompt is longer than the model can read)" }[chunk.texts[ended]] ?? "";
     return [
       make("dl", {},
         ...entry("said", make("code", { className: "reply", textContent: chunk.texts[text] || "nothing" }), cut),

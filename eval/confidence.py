@@ -6,7 +6,7 @@ What is right says the primary scorer, an abstention like any other answer: it i
 nothing, and knows nothing of where it is shown.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,7 @@ from eval.selective import (
 from eval.summary import Row, clusters
 from eval.task import Stakes
 from eval.wording import p_value, percent, within
+from serve.chat import UNREAD
 from serve.combination import Combination
 
 NOTE: Final = "confidence"
@@ -58,7 +59,7 @@ def find_stated(results: Results, rows: Sequence[Row]) -> tuple[Stated, ...]:
     return tuple(
         _stated(results, cell, each[cell])
         for cell in cells
-        if each[cell] and all(NOTE in one.notes for one in each[cell])
+        if any(NOTE in one.notes for one in each[cell]) and all(NOTE in _notes(one) for one in each[cell])
     )
 
 
@@ -110,7 +111,7 @@ def worth(value: float) -> str:
 
 def _stated(results: Results, cell: Combination, answers: Sequence[Record]) -> Stated:
     alike = clusters(results)
-    sure = [one.notes[NOTE] for one in answers]
+    sure = [_notes(one)[NOTE] for one in answers]
     right = [one.scores[results.config.task.primary] for one in answers]
     labels = [alike[one.id] for one in answers]
     stakes, bins = results.config.task.enough, reliability(sure, right, labels)
@@ -124,6 +125,11 @@ def _stated(results: Results, cell: Combination, answers: Sequence[Record]) -> S
         curve=tuple(_thinned((1 - risks(sure, right)).tolist())),
         policy=policy(sure, right, stakes, labels) if isinstance(stakes, Stakes) else None,
     )
+
+
+def _notes(record: Record) -> Mapping[str, float]:
+    """Nothing is less sure than an answer that was not begun, since its prompt was too long."""
+    return {NOTE: 0.0} if record.finish_reason == UNREAD else record.notes
 
 
 def _thinned(shares: Sequence[float]) -> Iterator[tuple[float, float]]:

@@ -45,6 +45,7 @@ class Record:
     seconds: float
     scores: Mapping[str, float]
     finish_reason: str
+    """The engine's word: `stop`, `length` where it was cut off ...; UNREAD where the prompt was too long to be read."""
     repeat: int = 0
     """Which of the answers to this question: each but the first has a seed of its own."""
     shared: bool = False

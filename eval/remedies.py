@@ -22,6 +22,7 @@ REMEDIES: Final[Mapping[Fault, str]] = {
     "retrieval": "Better retrieval (another retriever, fusion, more passages)",
     "company": "Less beside the evidence (fewer passages, a re-ranker, or training with distractors)",
     "reading": "Behaviour (prompt or adapter)",
+    "length": "Shorter prompts (fewer passages or examples), or an engine that reads longer ones (`max_model_len`)",
     "form": "The form of answers (prompt, adapter, or a schema that the engine enforces)",
     "test set": "The test set",
 }
@@ -40,6 +41,7 @@ WHY: Final[Mapping[Fault, str]] = {
     "retrieval": "their evidence was not in the prompt, and with it they are right",
     "company": "they are right once nothing but the evidence is in the prompt",
     "reading": "they do not follow from what the prompt says",
+    "length": "their prompt is longer than the model can read",
     "form": "nothing but their form is wrong, or none can be read in them",
     "test set": "no combination ever gets them right; read those questions first",
 }

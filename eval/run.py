@@ -33,7 +33,7 @@ from eval.task import Example
 from eval.workers import work_off
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
-from serve.chat import Answer, ServeError, Unavailable
+from serve.chat import Answer, ServeError, TooLong, Unavailable
 from serve.combination import GOLD, Combination
 from serve.layout import shown_in
 from serve.opened import open_all
@@ -229,7 +229,10 @@ class _Desk:
         sampling = drawn(self._pipeline.stack.sampling, job.repeat)
         model = SharedModel(self._pipeline.model(cell.adapter, sampling), self._exchange)
         query = Query(example.question, meta=example.meta)
-        answer = await self._pipeline.ask(cell, query, retriever=self._oracle(cell, example), model=model)
+        try:
+            answer = await self._pipeline.ask(cell, query, retriever=self._oracle(cell, example), model=model)
+        except TooLong as refusal:  # no outage: to ask so long a prompt is what this combination does
+            answer = refusal.answer
         # Apart from the loop, which times the calls in flight, and one at a time: a query may take seconds to score.
         # Shielded: an answer that waits for its turn is kept even when the run ends for another one's sake.
         kept = asyncio.get_running_loop().run_in_executor(self._scoring, self._keep, job, answer, model)

@@ -16,7 +16,7 @@ from eval.gold import searched
 from eval.record import Record
 from retrieval.passage import Hit, Query
 from retrieval.retriever import Retriever
-from serve.chat import Message, Reply, Sampling, Usage
+from serve.chat import UNREAD, Message, Reply, Sampling, TooLong, Usage
 from serve.combination import BASE, Combination
 from serve.meter import charge, metered
 from serve.once import Once
@@ -132,7 +132,11 @@ class SharedModel:
         prompt = Prompt(self._upstream.name, tuple(messages), sampling or self._upstream.sampling)
         self.shared &= self._exchange.has(prompt)
         started = time.perf_counter()
-        call = await self._exchange.call(self._upstream, prompt)
+        try:
+            call = await self._exchange.call(self._upstream, prompt)
+        except TooLong:  # it takes the engine no time, so that all of it was spent on waiting for others
+            charge(Usage(), started - time.perf_counter())
+            raise
         charge(Usage(), call.reply.seconds - (time.perf_counter() - started))
         self.in_flight = max(self.in_flight, call.in_flight)
         return call.reply
@@ -174,7 +178,7 @@ def replies(records: Iterable[Record], stack: Stack, pipeline: Pipeline) -> Iter
     models = {name: pipeline.model(name).name for name in (BASE, *pipeline.stack.adapters)}
     for record in records:
         cell = record.combination
-        if cell.adapter in models and _is_one_reply(cell, stack):
+        if cell.adapter in models and _is_one_reply(cell, stack) and record.finish_reason != UNREAD:
             reply = Reply(
                 text=record.text,
                 usage=record.usage,

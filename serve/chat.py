@@ -14,6 +14,10 @@ from retrieval.passage import Hit, Query
 
 Role = Literal["system", "user", "assistant", "tool"]
 
+UNREAD: Final = "context_length_exceeded"
+"""OpenAI's code for it, here the `finish_reason` of an answer that was not begun: its prompt is longer than the model
+can read."""
+
 
 class ServeError(RuntimeError):
     """A question that cannot be asked, or an engine that cannot be started; the message says what to do."""
@@ -21,6 +25,17 @@ class ServeError(RuntimeError):
 
 class Unavailable(ServeError):  # noqa: N818 - a state of the engine, not a mistake of anybody's
     """The engine did not answer (refused, timed out, 5xx). It says nothing about the model and is never an answer."""
+
+
+class TooLong(ServeError):  # noqa: N818 - what a prompt is, not a mistake of anybody's
+    """The server refuses a prompt that is longer than the model can read, and always will.
+
+    Unlike an outage it says something about how the question was asked: `answer` is what that comes to.
+    """
+
+    def __init__(self, why: str, answer: "Answer | None" = None) -> None:
+        super().__init__(why)
+        self.answer: Final = answer or unread(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +181,11 @@ class Answer:
     def saying(self, text: str) -> "Answer":
         """The same with another text, so that it is no longer a reply word for word."""
         return replace(self, text=text, completion=None)
+
+
+def unread(messages: Sequence[Message]) -> Answer:
+    """The answer to a prompt that is longer than the model can read: none, and no passage was shown."""
+    return Answer(text="", messages=tuple(messages), sources=(), finish_reason=UNREAD)
 
 
 class Model(Protocol):

@@ -18,7 +18,7 @@ from typing import Final, Self, TypeVar
 
 from retrieval.passage import Hit, Query, RetrievalError
 from retrieval.retriever import Retriever
-from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError, Unavailable
+from serve.chat import Answer, Message, Model, Reply, Sampling, ServeError, TooLong, Unavailable
 from serve.combination import BASE, Combination
 from serve.hands import WRITING, Writer
 from serve.heard import Heard
@@ -68,7 +68,10 @@ class Pipeline:
         sampling: Sampling | None = None,
         model: Model | None = None,
     ) -> Answer:
-        """Answer the query this one way; `retriever`, `sampling` and `model`, when given, stand in for the stack's."""
+        """Answer the query this one way; `retriever`, `sampling` and `model`, when given, stand in for the stack's.
+
+        TooLong when any prompt of it is longer than the model can read; it has the answer that this comes to.
+        """
         found_by, strategy = self._parts(combination, retriever)
         return await _answer(strategy, query, found_by, model or self.model(combination.adapter, sampling))
 
@@ -155,14 +158,20 @@ async def _answer(strategy: Strategy, query: Query, retriever: Retriever, model:
     heard = Heard(model)
     with metered() as besides:
         found_by = _Clocked(retriever)
-        answer = await strategy(query, found_by, heard)
-    return replace(
-        answer,
-        usage=sum((reply.usage for reply in heard.replies), besides.usage),
-        steps=tuple(reply.text for reply in heard.replies) if len(heard.replies) > 1 else (),
-        seconds=time.perf_counter() - started + besides.seconds,
-        search_seconds=found_by.seconds,
-    )
+
+        def charged(answer: Answer) -> Answer:
+            return replace(
+                answer,
+                usage=sum((reply.usage for reply in heard.replies), besides.usage),
+                steps=tuple(reply.text for reply in heard.replies) if len(heard.replies) > 1 else (),
+                seconds=time.perf_counter() - started + besides.seconds,
+                search_seconds=found_by.seconds,
+            )
+
+        try:
+            return charged(await strategy(query, found_by, heard))
+        except TooLong as refusal:  # another one, since who shares a call shares what it raises
+            raise TooLong(str(refusal), charged(refusal.answer)) from None
 
 
 async def probe_adapters(pipeline: Pipeline) -> None:

@@ -16,10 +16,12 @@ from typing import Any, Final, Self
 import aiohttp
 
 from serve.balance import Balance, Models, Silent
-from serve.chat import Message, Reply, Requested, Sampling, ServeError, Unavailable, Usage
+from serve.chat import Message, Reply, Requested, Sampling, ServeError, TooLong, Unavailable, Usage, unread
+from serve.complaint import complaint, is_of_length
 from serve.session import opened, read_to_the_end
 
 JSON: Final = {"Content-Type": "application/json"}
+REFUSED: Final = 400
 TOO_MANY: Final = 429
 OVER: Final = 503
 STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
@@ -141,8 +143,8 @@ class Line:
     async def begun(self, route: str, body: Mapping[str, Any], request: str = "") -> AsyncIterator[Begun]:
         """The answer to a body, all of it unless it is a stream; closed afterwards.
 
-        4xx is final (ServeError). What fails before an answer has begun is tried again: at every other server at once,
-        at all of them after a pause. `request` is its id in the server's log.
+        4xx is final (ServeError, or TooLong). What fails before an answer has begun is tried again: at every other
+        server at once, at all of them after a pause. `request` is its id in the server's log.
         """
         headers = JSON | ({"X-Request-Id": request} if request else {})
         sent = _Sent(route, json.dumps(body).encode(), headers, "stream" in body)
@@ -202,7 +204,10 @@ class Line:
             if not said:
                 raise _Again("ended its answer before it began")
             return Begun(url, response, said)
-        why = f"answered {response.status}: {_complaint(said.decode(errors='replace'))}"
+        body = said.decode(errors="replace")
+        why = f"answered {response.status}: {complaint(body)}"
+        if response.status == REFUSED and is_of_length(body):
+            raise TooLong(f"{url} {why}")
         if response.status < 500 and response.status != TOO_MANY:
             raise ServeError(f"{url} {why}")
         raise _Again(why, is_busy=response.status == TOO_MANY)
@@ -292,7 +297,10 @@ class Upstream:
     async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
         """The whole reply."""
         started = time.perf_counter()
-        completion = await self.complete(messages, sampling)
+        try:
+            completion = await self.complete(messages, sampling)
+        except TooLong as refusal:
+            raise TooLong(str(refusal), unread(messages)) from None
         choice = completion["choices"][0]
         return Reply(
             text=choice["message"].get("content") or "",
@@ -381,14 +389,5 @@ def _usage(completion: Mapping[str, Any]) -> Usage:
 def _sound(chunk: dict[str, Any]) -> dict[str, Any]:
     """A server that fails in the middle of a stream says so in its data."""
     if "error" in chunk:
-        raise Unavailable(f"the server gave up in the middle of its answer: {_complaint(json.dumps(chunk))}")
+        raise Unavailable(f"the server gave up in the middle of its answer: {complaint(json.dumps(chunk))}")
     return chunk
-
-
-def _complaint(body: str) -> str:
-    """The sentence in an error body, however the server wraps it."""
-    try:
-        data = json.loads(body)
-        return str(data.get("error", data).get("message", body))
-    except (json.JSONDecodeError, AttributeError):
-        return body.strip()[:500] or "nothing"

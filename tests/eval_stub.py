@@ -29,6 +29,8 @@ class Stub:
     seconds: float = 0.0
     broken: Callable[[str], bool] = lambda question: False
     """Which questions (the text of the last message) are answered with 503."""
+    refused: Callable[[str], str] = lambda question: ""
+    """With which complaint, if any, a question is answered with 400; `calls` has it too."""
     probed: Callable[[str], float] = lambda model: -float(sum(map(ord, model)))
     """The log-probability with which each model starts its answer."""
     models: tuple[str, ...] = ("stub", "tuned", "other")
@@ -49,6 +51,10 @@ class Stub:
         if body.get("logprobs"):  # the probe before a run, not a question of it
             likely = [self.probed(body["model"])]
             return 200, {"choices": [{"message": {"content": "I"}, "finish_reason": "length", "logprobs": likely}]}
+        if complaint := self.refused(body["messages"][-1]["content"]):
+            with self.lock:
+                self.calls.append(call_of(body["model"], body["messages"]))
+            return 400, {"error": {"message": complaint, "type": "BadRequestError", "param": None, "code": 400}}
         text = self.say(body["model"], body["messages"])
         with self.lock:
             self.calls.append(call_of(body["model"], body["messages"]))

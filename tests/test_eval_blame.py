@@ -265,6 +265,7 @@ def test_the_two_axes_are_what_was_shown_and_what_was_made_of_it(stub: Stub, ind
 
 SEEN = Seen(
     answered=True,
+    read=True,
     right=False,
     but_for_form=False,
     readable=True,
@@ -287,6 +288,8 @@ SEEN = Seen(
         (replace(SEEN, right=True, evidence=False, closed_book=None), "unexplained"),
         (replace(SEEN, right=True, evidence=None), "unexplained"),
         (replace(SEEN, right=True, evidence=None, unanswerable=True), "abstained"),
+        (replace(SEEN, read=False, right=True), "from evidence"),
+        (replace(SEEN, read=False, readable=False, unanswerable=True), "too long"),
         (replace(SEEN, but_for_form=True), "form"),
         (replace(SEEN, readable=False), "unreadable"),
         (replace(SEEN, unanswerable=True), "answered anyway"),

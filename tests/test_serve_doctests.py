@@ -6,8 +6,8 @@ import importlib
 import pytest
 
 MODULES = """
-arithmetic combination fence layout passed reading sql.queries sql.shown strategies.arithmetic strategies.best_of
-strategies.intent strategies.prompted strategies.vote
+arithmetic combination complaint fence layout passed reading sql.queries sql.shown strategies.arithmetic
+strategies.best_of strategies.intent strategies.prompted strategies.vote
 """
 
 

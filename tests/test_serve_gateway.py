@@ -85,6 +85,16 @@ async def test_an_upstream_failure_before_the_first_word_is_a_status(stream: boo
     assert "no room" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_prompt_that_the_engine_has_no_room_for_is_a_400_in_its_words(stream: bool) -> None:
+    complaint = "This model's maximum context length is 256 tokens. However, your prompt contains 300 input tokens"
+    async with gateway(failures=[400], complaint=complaint) as (client, _):
+        response = await client.post("/v1/chat/completions", json=ASKED | {"stream": stream})
+
+    assert response.status_code == 400
+    assert complaint in response.json()["error"]["message"]
+
+
 async def test_a_failure_in_the_middle_of_a_stream_is_its_last_event() -> None:
     async with gateway(failures=[CUT]) as (client, _):
         *_, last = await events(client)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.passage import Hit, Passage, Query
-from serve.chat import Answer, Message, Sampling, ServeError, Unavailable, Usage
+from serve.chat import UNREAD, Answer, Message, Sampling, ServeError, TooLong, Unavailable, Usage
 from serve.combination import Combination
 from serve.pipeline import Piece, Pipeline, probe_adapters
 from serve.stack import Stack
@@ -103,8 +103,33 @@ async def test_a_question_the_server_refuses_is_refused_once_in_its_words() -> N
             with pytest.raises(ServeError, match="answered 400: the prompt is too long") as caught:
                 await asked.ask(DIRECT, QUERY)
 
-    assert not isinstance(caught.value, Unavailable)
+    assert not isinstance(caught.value, (Unavailable, TooLong))
     assert len(echo.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "This model's maximum context length is 256 tokens. However, your prompt contains at least 257 input tokens, "
+        "which exceeds this limit even without any output tokens. (parameter=input_tokens, value=257)",
+        "Input length (300) exceeds model's maximum context length (256).",
+        "The decoder prompt (length 300) is longer than the maximum model length of 256.",
+        "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)",
+    ],
+)
+async def test_a_prompt_that_the_engine_has_no_room_for_is_told_from_other_refusals(complaint: str) -> None:
+    with echoing(failures=[400, 503, 400], complaint=complaint) as echo:
+        async with pipeline(echo.url) as asked:
+            with pytest.raises(TooLong) as caught:
+                await asked.ask(DIRECT, QUERY)
+            with pytest.raises(TooLong):
+                await asked.ask(DIRECT, QUERY)
+
+    answer = caught.value.answer
+    assert (answer.text, answer.finish_reason, answer.usage) == ("", UNREAD, Usage())
+    assert answer.messages[-1].content == "Question: Who rules Varn?"
+    assert str(caught.value) == f"{echo.url} answered 400: {complaint}"
+    assert len(echo.asked) == 3, "an outage is tried again, whatever its words"
 
 
 @pytest.mark.parametrize(
