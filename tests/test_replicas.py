@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -25,12 +26,12 @@ from scripts.check_ray import Watched, on_ray, outlive
 from scripts.serving import descendants, is_running, words_of
 from serve.__main__ import up
 from serve.adapters import served_as
-from serve.chat import Message, Sampling, ServeError, Unavailable
+from serve.chat import Message, Reply, Sampling, ServeError, Unavailable
 from serve.engine import Engine, engine_version
 from serve.replicas import Order, Replicas, refuse_others
 from serve.session import watched
 from serve.stack import Stack
-from serve.upstream import Line, Patience, Server, Upstream
+from serve.upstream import Chunk, Line, Patience, Server, Upstream
 from tests.eval_stub import write_world
 from tests.serve_stub import echoing
 from tests.tiny import make_adapter, make_model
@@ -132,6 +133,7 @@ def test_a_machine_whose_files_are_others_is_refused(grid: Grid, tmp_path: Path)
 
 
 QUESTION = (Message("user", "Who?"),)
+Way = Callable[[Upstream, tuple[Message, ...]], Coroutine[None, None, Reply]]
 
 
 async def test_a_call_waits_for_an_engine_that_is_on_its_way() -> None:
@@ -148,6 +150,26 @@ async def test_a_call_waits_for_an_engine_that_is_on_its_way() -> None:
 
     assert reply.text
     assert len(echo.asked) == 1
+
+
+async def unheard(_: Chunk) -> None:
+    """Nobody listens."""
+
+
+@pytest.mark.parametrize("way", [Upstream.chat, lambda model, said: model.hear(said, unheard)], ids=["whole", "stream"])
+async def test_the_wait_for_an_engine_is_no_part_of_an_answers_seconds(way: Way) -> None:
+    there: list[str] = []
+    with echoing(models=("tiny",)) as echo:
+        async with Line(Server(there, comes_within=60)) as line:
+            asked = asyncio.create_task(way(Upstream(line, "tiny", Sampling()), QUESTION))
+            await asyncio.sleep(0.1)
+            came = time.perf_counter()
+            there.append(echo.url)
+
+            reply = await asyncio.wait_for(asked, 30)
+            since = time.perf_counter() - came
+
+    assert 0 < reply.seconds < since
 
 
 async def test_when_no_engine_comes_in_time_a_call_fails_and_is_no_answer() -> None:
