@@ -146,7 +146,9 @@ class Replicas:
             except ray.exceptions.RayTaskError as error:  # the engine could not be started
                 if not lives:
                     self._roll.stays_away(number, str(error.cause))
+                    ray.kill(actor)  # for the others its GPUs are free
                     return
+                _logger.warning("replica %d cannot be started again: %s", number, error.cause)
                 self._closing.wait(PAUSE)
                 ray.kill(actor, no_restart=False)  # it may find a better machine
                 continue

@@ -234,11 +234,10 @@ class Line:
                 one.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
-    async def listed(self) -> dict[str, list[dict[str, Any]]]:
-        """What each server lists that says so; Unavailable when none does."""
+    async def listed(self, urls: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """What each of these servers lists that says so; Unavailable when none does."""
         if self._down:
             raise Unavailable(self._down)
-        urls = tuple(self.server.urls)
         lists = await asyncio.gather(*map(self._listed, urls), return_exceptions=True)
         told = {url: one for url, one in zip(urls, lists, strict=True) if not isinstance(one, BaseException)}
         if not told:
