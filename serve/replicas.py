@@ -145,8 +145,8 @@ class Replicas:
                 url = ray.get(actor.start.options(max_task_retries=-1).remote())
             except ray.exceptions.RayTaskError as error:  # the engine could not be started
                 if not lives:
+                    ray.kill(actor)  # so that its GPUs are free
                     self._roll.stays_away(number, str(error.cause))
-                    ray.kill(actor)  # for the others its GPUs are free
                     return
                 _logger.warning("replica %d cannot be started again: %s", number, error.cause)
                 self._closing.wait(PAUSE)

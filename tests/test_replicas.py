@@ -247,6 +247,59 @@ def test_an_engine_that_dies_is_started_again_and_nothing_of_it_stays(
     assert not engines(grid)
 
 
+class Lives:
+    """Ray, as one who follows a replica sees it: what came of each start and each end, one after the other."""
+
+    class exceptions:  # noqa: N801 - Ray's own name
+        class RayActorError(Exception): ...
+
+        class RayTaskError(Exception):
+            cause = "no room"
+
+    def __init__(self, *came: str | type[Exception]) -> None:
+        self._came = iter(came)
+        self.killed: list[bool] = []
+
+    def __getattr__(self, name: str) -> "Lives":
+        """A replica, and each way to call it."""
+        return self
+
+    def options(self, **_: object) -> "Lives":
+        return self
+
+    def remote(self) -> "Lives":
+        return self
+
+    def get(self, _: object) -> str:
+        if isinstance(came := next(self._came), str):
+            return came
+        raise came
+
+    def kill(self, _: object, no_restart: bool = True) -> None:
+        self.killed.append(no_restart)
+
+
+def test_a_replica_that_cannot_be_started_gives_its_gpus_back(grid: Grid) -> None:
+    lives = Lives(Lives.exceptions.RayTaskError)
+
+    Replicas(on_ray(grid, HERE, 1).stack)._follow(lives, 0, lives)
+
+    assert lives.killed == [True]
+
+
+def test_a_replica_that_cannot_be_started_again_is_told_of_and_tried_anew(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("serve.replicas.PAUSE", 0.0)
+    lost, refused = Lives.exceptions.RayActorError, Lives.exceptions.RayTaskError
+    lives = Lives("http://here/v1", lost, refused, lost)
+
+    Replicas(on_ray(grid, HERE, 1).stack)._follow(lives, 0, lives)
+
+    assert lives.killed == [False]
+    assert "replica 0 cannot be started again: no room" in caplog.text
+
+
 def engines(grid: Grid) -> list[int]:
     """The stand-ins for this model that this process has started, by whatever way."""
     words = {pid: words_of(pid) for pid in descendants(os.getpid()) if is_running(pid)}
