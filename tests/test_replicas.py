@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ from scripts.check_ray import Watched, on_ray, outlive
 from scripts.serving import descendants, is_running, words_of
 from serve.__main__ import up
 from serve.adapters import served_as
+from serve.base import model_files
 from serve.chat import Message, Reply, Sampling, ServeError, Unavailable
 from serve.engine import Engine, engine_version
 from serve.replicas import Order, Replicas, refuse_others
@@ -120,12 +122,18 @@ def test_where_an_answer_is_computed_is_no_part_of_what_it_depends_on(grid: Grid
 def test_a_machine_whose_files_are_others_is_refused(grid: Grid, tmp_path: Path) -> None:
     stack = grid.stack
     names = {name: served_as(name, folder) for name, folder in stack.adapters.items()}
-    order = Order(stack=stack, vllm=engine_version(), names=names, key="", host="")
+    model = Path(stack.model)
+    order = Order(stack=stack, vllm=engine_version(), model=model_files(model), names=names, key="", host="")
+    other = Path(shutil.copytree(model, tmp_path / "model"))
+    (weights,) = other.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     changed = make_adapter(tmp_path / "house", Path(stack.model), seed=2)
 
     refuse_others(order)
     with pytest.raises(ServeError, match=r"house is another adapter there than where the run began"):
         refuse_others(replace(order, stack=replace(stack, adapters={"house": changed})))
+    with pytest.raises(ServeError, match=r"model is another model there than where the run began; copy it anew"):
+        refuse_others(replace(order, stack=replace(stack, model=str(other))))
     with pytest.raises(ServeError, match=r"there is no folder .*nowhere"):
         refuse_others(replace(order, stack=replace(stack, model=str(tmp_path / "nowhere"))))
     with pytest.raises(ServeError, match=r"and the run began with vllm 0\.1"):
