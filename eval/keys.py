@@ -7,8 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from eval.gold import is_oracle, searched
 from eval.grid import Grid, searches
@@ -16,7 +15,7 @@ from eval.record import Record
 from eval.scoring.kinds import PLACES
 from eval.scoring.scorers import signatures
 from eval.scoring.words import NORMALISATION
-from retrieval.files import model_hash, read_text
+from retrieval.files import fingerprint, model_hash, read_text
 from retrieval.generation import current, verified
 from retrieval.passage import Document, Hit, Query
 from retrieval.rerank import locate
@@ -28,10 +27,6 @@ from serve.engine import check, engine_version
 from serve.layout import layout
 from serve.stack import Stack
 from serve.strategies.kinds import Settings, needed
-
-MIB: Final = 1 << 20
-SAMPLED: Final = 64
-"""A file above this many MiB is hashed by its size and this many evenly spaced MiB: training touches them all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +79,6 @@ def keys_of(grid: Grid) -> Keys:
         engine="" if grid.stack.url else engine_version(),
         layout=_layout(),
     )
-
-
-def fingerprint(path: Path) -> str:
-    """The content of a file, or of every file below a folder but its prose, whatever the folder is called."""
-    files = (
-        sorted(file for file in path.rglob("*") if file.is_file() and file.suffix != ".md") if path.is_dir() else [path]
-    )
-    return _digest([[file.relative_to(path).as_posix(), _content(file)] for file in files])
 
 
 def _cells(stack: Stack, cells: tuple[Combination, ...]) -> dict[str, str]:
@@ -154,18 +141,6 @@ def _layout() -> str:
 
 def _hit(title: str, text: str, meta: Mapping[str, Any]) -> Hit:
     return Hit(Document(id="d", title=title, text=text, meta=meta).cut(0, len(text)), 1.0, 1)
-
-
-def _content(file: Path) -> str:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= SAMPLED * MIB:
-            return hashlib.sha256(stream.read()).hexdigest()
-        found = hashlib.sha256(str(size).encode())
-        for block in range(SAMPLED):
-            stream.seek((size - MIB) * block // (SAMPLED - 1))
-            found.update(stream.read(MIB))
-        return found.hexdigest()
 
 
 def _digest(content: Any) -> str:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -31,6 +31,7 @@ from eval.sharing import Exchange, SharedModel, SharedRetriever, drawn, replies
 from eval.shown import refuse_test_questions
 from eval.task import Example
 from eval.workers import work_off
+from retrieval.cluster import HERE
 from retrieval.passage import Query
 from retrieval.retriever import Retriever
 from serve.chat import Answer, ServeError, TooLong, Unavailable
@@ -167,8 +168,13 @@ def ask(grid: Grid, results: Results, jobs: Jobs, folder: Path, start: Start) ->
         # Outside the event loop: starting takes a minute, and Ctrl-C should end it at once.
         server = stay.enter_context(start(stack))
         desk = _Desk(grid, results, Pipeline(stack, server, lend=SharedRetriever), records, failures)
-        with gauged(folder, lambda: desk.calls):
+        with gauged(folder, lambda: desk.calls) if computed_here(stack) else nullcontext():
             asyncio.run(desk.serve(rounds(jobs, folder, screened=results.screening is not None)))
+
+
+def computed_here(stack: Stack) -> bool:
+    """Whether it is this machine whose GPUs write the replies, as far as the stack says."""
+    return not stack.url and stack.engine.ray in (None, HERE)
 
 
 def _heard(kept: "asyncio.Future[None]") -> None:

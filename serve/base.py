@@ -1,6 +1,6 @@
 """The base model's folder: where it is on this machine, what is wrong with it, and its chat template.
 
-Reads JSON, never weights; downloads nothing, and knows nothing of engines.
+Of weights it reads no more than tells them from others; downloads nothing, and knows nothing of engines.
 """
 
 import json
@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from retrieval.files import fingerprint
+
 TEMPLATE: Final = "chat_template.jinja"
+READ: Final = (".safetensors", ".json", ".jinja", ".txt", ".model")
+"""What an engine reads of a model's folder: weights, settings, templates and tokenizers."""
 
 
 def model_folder(model: str) -> Path | None:
@@ -37,6 +41,11 @@ def model_problems(model: str, folder: Path | None) -> Iterator[str]:
         yield f"{folder} has no *.safetensors weights"
     elif not chat_template(folder):
         yield f"{folder} has no chat template, so it cannot answer chats; take an instruction-tuned model"
+
+
+def model_files(folder: Path) -> dict[str, str]:
+    """What an engine reads there, with a hash of each: two folders with the same answer the same."""
+    return {file.name: fingerprint(file) for file in sorted(folder.iterdir()) if file.suffix in READ}
 
 
 def chat_template(folder: Path) -> str:

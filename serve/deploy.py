@@ -50,7 +50,7 @@ def deploy(path: Path, out: Path, replicas: Bounds) -> str:
         raise ServeError("\n".join(problems))
     check(stack)
     # A replica that starts tomorrow has the weights of today, and other weights are another application.
-    copies = out.resolve().with_suffix("")
+    copies = out.resolve().with_name(f"{out.name}.adapters")
     homes = {adapter: stage(adapter, folder, copies) for adapter, folder in stack.adapters.items()}
     written = application(stack, name, homes, replicas)
     write_atomically(out, _HEAD.format(stack=path) + yaml.safe_dump(written, sort_keys=False, width=120))

@@ -186,23 +186,41 @@ async def dead_adapters(pipeline: Pipeline) -> tuple[str, ...]:
 
 
 async def unchanged(models: Mapping[str, Upstream], pipeline: Pipeline) -> tuple[str, ...]:
-    """Those of the models that are the base model to the last digit, if the server tells any."""
+    """Those of the models that are the base model to the last digit, if the server tells any.
+
+    Base and model are asked at one server, since another's last digits are others, and at each that answers;
+    Unavailable when none does.
+    """
     base = pipeline.model(BASE)
-    if len(base.line.server.urls) == 1 or not models:
-        return await _unchanged(models, base)
-    offers = {url: {card["id"] for card in cards} for url, cards in (await base.line.listed()).items()}
-    dead = set[str]()
-    for url, offered in offers.items():  # another server's last digits are others
-        async with base.line.at(url) as line:
-            there = {name: replace(model, line=line) for name, model in models.items() if model.name in offered}
-            dead.update(await _unchanged(there if base.name in offered else {}, replace(base, line=line)))
-    _tell_of_gaps([base.name, *(model.name for model in models.values())], offers, base.line.server.urls)
+    urls = (*base.line.server.urls,)  # as they are now: some come and go
+    names = [base.name, *(model.name for model in models.values())]
+    offers = await _offered(base.line, urls) if models and len(urls) != 1 else dict.fromkeys(urls, names)
+    _tell_of_gaps(names, offers, urls)
+    dead, probed, whys = set[str](), set[str](), list[str]()
+    for url, offered in offers.items():
+        there = {name: model for name, model in models.items() if base.name in offered and model.name in offered}
+        try:
+            async with base.line.at(url) as line:
+                dead.update(await _unchanged(there, base, line))
+        except Unavailable as error:
+            whys.append(str(error))
+        else:
+            probed.update(there)
+    if whys and not probed:
+        raise Unavailable("; ".join(whys))
+    for why in whys:
+        _logger.warning("%s: its adapters are not probed, and the other servers go on", why)
     return tuple(name for name in models if name in dead)
 
 
-async def _unchanged(models: Mapping[str, Upstream], base: Upstream) -> tuple[str, ...]:
-    said = await _first_token(base) if models else None
-    return tuple([name for name, model in models.items() if said is not None and await _first_token(model) == said])
+async def _offered(line: Line, urls: Sequence[str]) -> dict[str, list[str]]:
+    return {url: [card["id"] for card in cards] for url, cards in (await line.listed(urls)).items()}
+
+
+async def _unchanged(models: Mapping[str, Upstream], base: Upstream, line: Line) -> list[str]:
+    said = await _first_token(replace(base, line=line)) if models else None
+    asked = models.items() if said is not None else ()
+    return [name for name, model in asked if await _first_token(replace(model, line=line)) == said]
 
 
 def _tell_of_gaps(names: Sequence[str], offers: Mapping[str, Container[str]], urls: Sequence[str]) -> None:

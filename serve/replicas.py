@@ -18,11 +18,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Self
 
 from retrieval.cluster import HERE, join, library
 from retrieval.passage import RetrievalError
 from serve.adapters import served_as
+from serve.base import model_files
 from serve.chat import ServeError
 from serve.engine import LOG, START_SECONDS, Engine, check, engine_version
 from serve.stack import Stack
@@ -46,6 +48,8 @@ class Order:
 
     stack: Stack
     vllm: str
+    model: dict[str, str]
+    """The base model's files, and a hash of each: a hub id may stand for another revision elsewhere."""
     names: dict[str, str]
     """What an engine calls each adapter, a hash of its files included."""
     key: str
@@ -96,9 +100,11 @@ class Replica:
 
 def refuse_others(order: Order) -> None:
     """ServeError for what is here under the same name and is not the same."""
-    check(order.stack)
+    folder = check(order.stack)
     if engine_version() != order.vllm:
         raise ServeError(f"it has {engine_version()}, and the run began with {order.vllm}; install the same lock")
+    if model_files(folder) != order.model:
+        raise ServeError(f"{folder} is another model there than where the run began; copy it anew")
     for name, folder in order.stack.adapters.items():
         if served_as(name, folder) != order.names[name]:
             raise ServeError(f"{folder} is another adapter there than where the run began; copy it anew")
@@ -115,8 +121,7 @@ class Replicas:
 
     def __enter__(self) -> Self:
         """Waits for the first; the others are asked as they come. ServeError when none does."""
-        check(self.stack)
-        self._order = _order(self.stack)
+        self._order = _order(self.stack, check(self.stack))
         with ExitStack() as stay:
             ray = stay.enter_context(_connected(self.stack))
             actors = _placed(ray, self._order)
@@ -145,8 +150,10 @@ class Replicas:
                 url = ray.get(actor.start.options(max_task_retries=-1).remote())
             except ray.exceptions.RayTaskError as error:  # the engine could not be started
                 if not lives:
+                    ray.kill(actor)  # so that its GPUs are free
                     self._roll.stays_away(number, str(error.cause))
                     return
+                _logger.warning("replica %d cannot be started again: %s", number, error.cause)
                 self._closing.wait(PAUSE)
                 ray.kill(actor, no_restart=False)  # it may find a better machine
                 continue
@@ -268,11 +275,12 @@ def _placed(ray: Any, order: Order) -> list[Any]:
     return [replica.remote(number, order) for number in range(settings.replicas)]
 
 
-def _order(stack: Stack) -> Order:
+def _order(stack: Stack, model: Path) -> Order:
     return Order(
         # Without its file, whose lines other machines cannot count, and what only questions need.
         stack=replace(stack, strategies={}, retrievers={}, aliases={}, adapter_folder=None, file=None),
         vllm=engine_version(),
+        model=model_files(model),
         names={name: served_as(name, folder) for name, folder in stack.adapters.items()},
         key=secrets.token_urlsafe(),
         host=LOOPBACK if stack.engine.ray == HERE else "",

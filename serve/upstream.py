@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, closing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -83,6 +83,8 @@ class Begun:
     """Of the server that gives it."""
     response: aiohttp.ClientResponse
     said: bytes
+    started: float
+    """When it was asked: attempts and pauses before, and the wait for an engine, are no part of its seconds."""
 
 
 class Line:
@@ -187,6 +189,7 @@ class Line:
         if self._down:
             raise Unavailable(self._down)
         seconds = self.patience.first if sent.streamed else self.patience.whole
+        started = time.perf_counter()
         try:
             async with asyncio.timeout(seconds):
                 response = await self.http.post(f"{url}/{sent.route}", data=sent.data, headers=sent.headers)
@@ -203,7 +206,7 @@ class Line:
         if response.ok:
             if not said:
                 raise _Again("ended its answer before it began")
-            return Begun(url, response, said)
+            return Begun(url, response, said, started)
         body = said.decode(errors="replace")
         why = f"answered {response.status}: {complaint(body)}"
         if response.status == REFUSED and is_of_length(body):
@@ -236,11 +239,10 @@ class Line:
                 one.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
-    async def listed(self) -> dict[str, list[dict[str, Any]]]:
-        """What each server lists that says so; Unavailable when none does."""
+    async def listed(self, urls: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """What each of these servers lists that says so; Unavailable when none does."""
         if self._down:
             raise Unavailable(self._down)
-        urls = tuple(self.server.urls)
         lists = await asyncio.gather(*map(self._listed, urls), return_exceptions=True)
         told = {url: one for url, one in zip(urls, lists, strict=True) if not isinstance(one, BaseException)}
         if not told:
@@ -296,9 +298,9 @@ class Upstream:
 
     async def chat(self, messages: Sequence[Message], sampling: Sampling | None = None) -> Reply:
         """The whole reply."""
-        started = time.perf_counter()
         try:
-            completion = await self.complete(messages, sampling)
+            async with self._begun(self._body(messages, sampling)) as answer:
+                completion = _completion(answer)
         except TooLong as refusal:
             raise TooLong(str(refusal), unread(messages)) from None
         choice = completion["choices"][0]
@@ -306,7 +308,7 @@ class Upstream:
             text=choice["message"].get("content") or "",
             usage=_usage(completion),
             finish_reason=choice["finish_reason"],
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - answer.started,
             completion=completion,
             logprobs=tuple(token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or ()),
         )
@@ -315,10 +317,10 @@ class Upstream:
         self, messages: Sequence[Message], tell: Callable[[Chunk], Awaitable[None]], sampling: Sampling | None = None
     ) -> Reply:
         """The whole reply, whose events `tell` is told as they come; its text is that of the first choice."""
-        started = time.perf_counter()
         pieces: list[str] = []
         finish_reason, usage = "stop", Usage()
-        async with aclosing(self._chunks(self._body(messages, sampling) | STREAM)) as chunks:
+        begun, idle = self._begun(self._body(messages, sampling) | STREAM), self.line.patience.idle
+        async with begun as answer, aclosing(_chunks(answer, idle)) as chunks:
             async for chunk in chunks:
                 await tell(chunk)
                 if chunk.data.get("usage"):
@@ -327,41 +329,43 @@ class Upstream:
                     if choice["index"] == 0:
                         finish_reason = choice["finish_reason"] or finish_reason
                         pieces.append(choice["delta"].get("content") or "")
-        return Reply(
-            text="".join(pieces), usage=usage, finish_reason=finish_reason, seconds=time.perf_counter() - started
-        )
+        seconds = time.perf_counter() - answer.started
+        return Reply(text="".join(pieces), usage=usage, finish_reason=finish_reason, seconds=seconds)
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling | None = None, **fields: Any) -> Any:
         """The server's chat completion as it came; `fields` are further ones of the API (`logprobs` ...)."""
-        body = self._body(messages, sampling) | fields
-        async with self.line.begun("chat/completions", body, self._id) as answer:
-            try:
-                return json.loads(answer.said)
-            except ValueError:
-                raise ServeError(f"{answer.url} does not speak OpenAI's API: {answer.said[:200]!r}") from None
+        async with self._begun(self._body(messages, sampling) | fields) as answer:
+            return _completion(answer)
 
-    async def _chunks(self, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
-        """The events of a stream up to its `[DONE]`."""
-        async with self.line.begun("chat/completions", body, self._id) as answer:
-            try:
-                async for raw in _events(answer, self.line.patience.idle):
-                    if raw == b"[DONE]":
-                        await read_to_the_end(answer.response.content)
-                        return
-                    yield Chunk(raw, _sound(json.loads(raw)))
-            except TimeoutError:
-                raise Unavailable(f"{answer.url} fell silent in the middle of its answer") from None
-            except (aiohttp.ClientError, json.JSONDecodeError) as error:
-                raise Unavailable(f"{answer.url} broke off its answer: {error!r}") from error
-            raise Unavailable(f"{answer.url} broke off its answer before the end")
-
-    @property
-    def _id(self) -> str:
-        return self.sampling.id if isinstance(self.sampling, Requested) else ""
+    def _begun(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[Begun]:
+        request = self.sampling.id if isinstance(self.sampling, Requested) else ""
+        return self.line.begun("chat/completions", body, request)
 
     def _body(self, messages: Sequence[Message], sampling: Sampling | None) -> dict[str, Any]:
         chosen = (sampling or self.sampling).as_sent()
         return {"model": self.name, "messages": [message.as_sent() for message in messages], **chosen}
+
+
+def _completion(answer: Begun) -> Any:
+    try:
+        return json.loads(answer.said)
+    except ValueError:
+        raise ServeError(f"{answer.url} does not speak OpenAI's API: {answer.said[:200]!r}") from None
+
+
+async def _chunks(answer: Begun, idle: float) -> AsyncGenerator[Chunk, None]:
+    """The events of a stream up to its `[DONE]`."""
+    try:
+        async for raw in _events(answer, idle):
+            if raw == b"[DONE]":
+                await read_to_the_end(answer.response.content)
+                return
+            yield Chunk(raw, _sound(json.loads(raw)))
+    except TimeoutError:
+        raise Unavailable(f"{answer.url} fell silent in the middle of its answer") from None
+    except (aiohttp.ClientError, json.JSONDecodeError) as error:
+        raise Unavailable(f"{answer.url} broke off its answer: {error!r}") from error
+    raise Unavailable(f"{answer.url} broke off its answer before the end")
 
 
 async def _events(answer: Begun, idle: float) -> AsyncIterator[bytes]:

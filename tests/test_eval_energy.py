@@ -4,13 +4,18 @@
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from eval.analysis import analyse
 from eval.energy import FILE, Energy, gauged, read_energy
+from eval.grid import load_grid
 from eval.report import render
+from eval.run import computed_here, run
+from serve.stack import EngineSettings, Stack
 from tests.eval_simulation import grid_of, simulate
+from tests.eval_stub import Stub, serving, write_world
 
 
 class Counters(ModuleType):
@@ -76,6 +81,25 @@ def test_gpus_that_are_hidden_or_do_not_count_leave_no_file(
 
     assert not (tmp_path / FILE).exists()
     assert read_energy(tmp_path) is None
+
+
+def test_a_run_whose_replies_another_machine_may_write_counts_no_gpu_of_this_one(
+    counters: Counters, tmp_path: Path
+) -> None:
+    with serving(Stub(lambda model, messages: "word")) as stub:
+        run(load_grid(write_world(tmp_path, stub.url, n=2)), tmp_path / "out")
+
+    assert (tmp_path / "out" / "records.jsonl").is_file()
+    assert not (tmp_path / "out" / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "here"), [({}, True), ({"ray": "local"}, True), ({"ray": "head:6379", "replicas": 2}, False)]
+)
+def test_engines_are_of_this_machine_unless_a_cluster_has_them(settings: dict[str, Any], here: bool) -> None:
+    stack = Stack(model="m", strategies={}, engine=EngineSettings(**settings))
+
+    assert computed_here(stack) is here
 
 
 def test_without_the_library_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

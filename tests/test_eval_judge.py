@@ -364,6 +364,10 @@ def test_a_report_can_read_the_section_from_the_folder_alone(run: Path, stub: Ju
             {"judge": {"model": "m", "url": "http://u", "threshold": 2}},
             "`threshold` cuts the scores of a cross-encoder",
         ),
+        (
+            {"judge": {"model": "m", "url": "http://u", "engine": {"ray": "local"}}},
+            "a judge with a `url` starts no engines",
+        ),
         ({"metrics": {"f": {"kind": "faithfulness", "embedder": "e"}}}, "does not use `embedder`"),
         ({"metrics": {"f": {"kind": "faithfulness", "labels": "labels.jsonl"}}}, "labels.jsonl:1: label: 1;"),
     ],

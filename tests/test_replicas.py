@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -25,12 +27,13 @@ from scripts.check_ray import Watched, on_ray, outlive
 from scripts.serving import descendants, is_running, words_of
 from serve.__main__ import up
 from serve.adapters import served_as
-from serve.chat import Message, Sampling, ServeError, Unavailable
+from serve.base import model_files
+from serve.chat import Message, Reply, Sampling, ServeError, Unavailable
 from serve.engine import Engine, engine_version
 from serve.replicas import Order, Replicas, refuse_others
 from serve.session import watched
 from serve.stack import Stack
-from serve.upstream import Line, Patience, Server, Upstream
+from serve.upstream import Chunk, Line, Patience, Server, Upstream
 from tests.eval_stub import write_world
 from tests.serve_stub import echoing
 from tests.tiny import make_adapter, make_model
@@ -119,12 +122,18 @@ def test_where_an_answer_is_computed_is_no_part_of_what_it_depends_on(grid: Grid
 def test_a_machine_whose_files_are_others_is_refused(grid: Grid, tmp_path: Path) -> None:
     stack = grid.stack
     names = {name: served_as(name, folder) for name, folder in stack.adapters.items()}
-    order = Order(stack=stack, vllm=engine_version(), names=names, key="", host="")
+    model = Path(stack.model)
+    order = Order(stack=stack, vllm=engine_version(), model=model_files(model), names=names, key="", host="")
+    other = Path(shutil.copytree(model, tmp_path / "model"))
+    (weights,) = other.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     changed = make_adapter(tmp_path / "house", Path(stack.model), seed=2)
 
     refuse_others(order)
     with pytest.raises(ServeError, match=r"house is another adapter there than where the run began"):
         refuse_others(replace(order, stack=replace(stack, adapters={"house": changed})))
+    with pytest.raises(ServeError, match=r"model is another model there than where the run began; copy it anew"):
+        refuse_others(replace(order, stack=replace(stack, model=str(other))))
     with pytest.raises(ServeError, match=r"there is no folder .*nowhere"):
         refuse_others(replace(order, stack=replace(stack, model=str(tmp_path / "nowhere"))))
     with pytest.raises(ServeError, match=r"and the run began with vllm 0\.1"):
@@ -132,6 +141,7 @@ def test_a_machine_whose_files_are_others_is_refused(grid: Grid, tmp_path: Path)
 
 
 QUESTION = (Message("user", "Who?"),)
+Way = Callable[[Upstream, tuple[Message, ...]], Coroutine[None, None, Reply]]
 
 
 async def test_a_call_waits_for_an_engine_that_is_on_its_way() -> None:
@@ -148,6 +158,26 @@ async def test_a_call_waits_for_an_engine_that_is_on_its_way() -> None:
 
     assert reply.text
     assert len(echo.asked) == 1
+
+
+async def unheard(_: Chunk) -> None:
+    """Nobody listens."""
+
+
+@pytest.mark.parametrize("way", [Upstream.chat, lambda model, said: model.hear(said, unheard)], ids=["whole", "stream"])
+async def test_the_wait_for_an_engine_is_no_part_of_an_answers_seconds(way: Way) -> None:
+    there: list[str] = []
+    with echoing(models=("tiny",)) as echo:
+        async with Line(Server(there, comes_within=60)) as line:
+            asked = asyncio.create_task(way(Upstream(line, "tiny", Sampling()), QUESTION))
+            await asyncio.sleep(0.1)
+            came = time.perf_counter()
+            there.append(echo.url)
+
+            reply = await asyncio.wait_for(asked, 30)
+            since = time.perf_counter() - came
+
+    assert 0 < reply.seconds < since
 
 
 async def test_when_no_engine_comes_in_time_a_call_fails_and_is_no_answer() -> None:
@@ -223,6 +253,59 @@ def test_an_engine_that_dies_is_started_again_and_nothing_of_it_stays(
     assert len(watched.records) == len(grid.cells) * len(grid.task.examples)
     assert killed
     assert not engines(grid)
+
+
+class Lives:
+    """Ray, as one who follows a replica sees it: what came of each start and each end, one after the other."""
+
+    class exceptions:  # noqa: N801 - Ray's own name
+        class RayActorError(Exception): ...
+
+        class RayTaskError(Exception):
+            cause = "no room"
+
+    def __init__(self, *came: str | type[Exception]) -> None:
+        self._came = iter(came)
+        self.killed: list[bool] = []
+
+    def __getattr__(self, name: str) -> "Lives":
+        """A replica, and each way to call it."""
+        return self
+
+    def options(self, **_: object) -> "Lives":
+        return self
+
+    def remote(self) -> "Lives":
+        return self
+
+    def get(self, _: object) -> str:
+        if isinstance(came := next(self._came), str):
+            return came
+        raise came
+
+    def kill(self, _: object, no_restart: bool = True) -> None:
+        self.killed.append(no_restart)
+
+
+def test_a_replica_that_cannot_be_started_gives_its_gpus_back(grid: Grid) -> None:
+    lives = Lives(Lives.exceptions.RayTaskError)
+
+    Replicas(on_ray(grid, HERE, 1).stack)._follow(lives, 0, lives)
+
+    assert lives.killed == [True]
+
+
+def test_a_replica_that_cannot_be_started_again_is_told_of_and_tried_anew(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("serve.replicas.PAUSE", 0.0)
+    lost, refused = Lives.exceptions.RayActorError, Lives.exceptions.RayTaskError
+    lives = Lives("http://here/v1", lost, refused, lost)
+
+    Replicas(on_ray(grid, HERE, 1).stack)._follow(lives, 0, lives)
+
+    assert lives.killed == [False]
+    assert "replica 0 cannot be started again: no room" in caplog.text
 
 
 def engines(grid: Grid) -> list[int]:

@@ -111,10 +111,11 @@ async def test_rays_front_offers_the_model_and_the_adapters_and_every_replica_an
     assert asked == [{"stream": True}] * 2  # no `multiplexed_model_id`, which would ask a bucket for the adapter
 
 
+@pytest.mark.parametrize("name", ["app.yaml", "app"])
 def test_the_file_has_the_engine_of_the_stack_and_copies_of_its_adapters(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "app.yaml"
+    out = tmp_path / name
     file = write(made, engine={"max_model_len": 512})
     monkeypatch.setattr(sys, "argv", ["serve", "deploy", str(file), "--out", str(out), "--replicas", "2-3"])
 
@@ -126,10 +127,10 @@ def test_the_file_has_the_engine_of_the_stack_and_copies_of_its_adapters(
     assert model["engine_kwargs"]["max_model_len"] == 512
     scaling = model["deployment_config"]["autoscaling_config"]
     assert (scaling["min_replicas"], scaling["max_replicas"]) == (2, 3)
-    for name, module in zip(("house", "field"), model["engine_kwargs"]["lora_modules"], strict=True):
-        assert Path(module["path"]).parent == tmp_path / "app"
+    for adapter, module in zip(("house", "field"), model["engine_kwargs"]["lora_modules"], strict=True):
+        assert Path(module["path"]).parent == tmp_path / f"{name}.adapters"
         assert (Path(module["path"]) / "adapter_model.safetensors").read_bytes() == (
-            made / name / "adapter_model.safetensors"
+            made / adapter / "adapter_model.safetensors"
         ).read_bytes()
     (said,) = capsys.readouterr().out.splitlines()
     assert f"serve run {out}" in said

@@ -188,6 +188,50 @@ async def test_the_probe_tells_which_servers_are_down_or_lack_an_adapter(
     ]
 
 
+@pytest.mark.parametrize("failure", [500, 429, CUT])
+@pytest.mark.parametrize("after", [0, 1], ids=["base", "adapter"])
+async def test_a_server_that_cannot_be_probed_is_told_of_and_the_others_are_probed(
+    two: tuple[Echo, Echo], failure: int, after: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = two
+    a.failures = [200] * after + [failure]
+    b.same_as_base = frozenset(["pocket", "house"])
+    async with Pipeline(stack(a.url, b.url), None, AT_ONCE) as pipeline:
+        dead = await dead_adapters(pipeline)
+
+    (told,) = [one.getMessage() for one in caplog.records]
+    assert dead == ("house",)
+    assert told.startswith(a.url)
+    assert told.endswith(": its adapters are not probed, and the other servers go on")
+
+
+async def test_where_no_server_can_be_probed_each_says_why(two: tuple[Echo, Echo]) -> None:
+    for echo in two:
+        echo.failures = [500]
+    async with Pipeline(stack(*[echo.url for echo in two]), None, AT_ONCE) as pipeline:
+        with pytest.raises(Unavailable, match=f"{two[0].url} answered 500.*; {two[1].url} answered 500"):
+            await probe_adapters(pipeline)
+
+
+async def test_a_base_model_and_its_adapter_are_compared_at_one_server_while_others_come(
+    two: tuple[Echo, Echo],
+) -> None:
+    a, b = two
+    a.same_as_base = frozenset(["pocket", "house"])
+    there = [a.url]
+
+    async def change() -> None:
+        while not a.asked:
+            await asyncio.sleep(0)
+        there[:] = [b.url]
+
+    async with Pipeline(stack(a.url), Server(there)) as pipeline:
+        dead, _ = await asyncio.wait_for(asyncio.gather(dead_adapters(pipeline), change()), 30)
+
+    assert dead == ("house",)
+    assert (len(a.asked), len(b.asked)) == (2, 0)
+
+
 async def test_an_adapter_that_no_server_has_is_refused_before_a_question_is_asked(two: tuple[Echo, Echo]) -> None:
     for echo in two:
         echo.models = ("pocket",)

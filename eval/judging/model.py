@@ -15,8 +15,7 @@ from typing import Any, Final, Protocol
 
 from eval.judging.inquiry import HIGHEST, KINDS, Inquiry, Judgement, digest
 from eval.judging.settings import JudgeSettings
-from eval.keys import fingerprint
-from retrieval.files import model_hash
+from retrieval.files import fingerprint, model_hash
 from retrieval.rerank import Reranker, locate, open_reranker
 from serve.chat import Sampling, ServeError
 from serve.engine import check

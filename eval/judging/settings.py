@@ -51,6 +51,8 @@ class JudgeSettings:
             raise ValueError("name either a `model` (a language model) or a `reranker` (a cross-encoder) as the judge")
         if self.reranker and self.url:
             raise ValueError("a cross-encoder is a folder on this machine; remove `url`")
+        if self.url and self.engine.ray:
+            raise ValueError("a judge with a `url` starts no engines; remove it or `engine.ray`")
         if self.model and self.threshold:
             raise ValueError(
                 "`threshold` cuts the scores of a cross-encoder; a language model says yes or no: remove it"
