@@ -48,11 +48,14 @@ def _mapped(address: str, function: Callable[[T], U], items: Iterable[T]) -> Ite
         return
     ray = _joined(address)
     machines = ray.cluster_resources()
-    gpus = int(machines.get("GPU", 0))
+    gpus, cpus = (int(machines.get(kind, 0)) for kind in ("GPU", "CPU"))
+    if not cpus:  # which each worker takes one of, also beside a GPU
+        raise RetrievalError(
+            f"--ray {address}: no machine of the cluster offers a CPU, so none would do the work; wait for its workers "
+            "(`ray status` lists them), or start one with `ray start --address HOST:PORT`"
+        )
     # A call at a time for each worker: calls take seconds, and the first worker would take what others wait for.
-    workers = ray.data.ActorPoolStrategy(
-        size=min(gpus or int(machines["CPU"]), len(rows)), max_tasks_in_flight_per_actor=1
-    )
+    workers = ray.data.ActorPoolStrategy(size=min(gpus or cpus, len(rows)), max_tasks_in_flight_per_actor=1)
     calls = ray.data.from_items(rows, override_num_blocks=len(rows))
     done = calls.map(
         _Worker, fn_constructor_args=(function,), compute=workers, num_cpus=1, num_gpus=1 if gpus else None
@@ -96,10 +99,11 @@ def join(ray: Any, address: str) -> None:
     """Join the cluster there, or start one here. RetrievalError, to be put behind what asked for it, says why not."""
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # the last wants a token
         raise RetrievalError(
             f"no cluster lets us in there ({' '.join(str(error).split())}); start one with `ray start --head`, and "
-            "where it wants a token, as Ray's clusters do unless told otherwise, set RAY_AUTH_MODE=token here too"
+            "where it wants a token, as Ray's clusters do unless told otherwise, set RAY_AUTH_MODE=token here too and "
+            "copy its head's ~/.ray/auth_token to the same place"
         ) from error
 
 

@@ -23,7 +23,7 @@ from retrieval.batch import Vectors as Matrix
 from retrieval.ranking import Ranking
 
 WORTH_IT: Final = 100_000
-"""Rows above which it is tried: below, a CPU answers in some milliseconds."""
+"""Rows of an index above which it is tried: below, a CPU answers in some milliseconds."""
 TESTED: Final = 64
 """Vectors that both machines search for, first of all."""
 AGREE: Final = 0.99
@@ -55,7 +55,7 @@ class GpuSearch:
 
 def start(path: Path, rows: int) -> GpuSearch | None:
     """The child for this index file, or None, and why in the log, where the CPU has to search."""
-    if rows <= WORTH_IT or not _installed():
+    if not _installed():
         return None
     # A session of its own: Ctrl-C is for us, and the child ends when we do, because its questions end.
     command, pipe = [sys.executable, "-m", "retrieval.gpu", str(path)], subprocess.PIPE

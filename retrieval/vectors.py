@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.batch import Vectors as Matrix
-from retrieval.gpu import GpuSearch, start
+from retrieval.gpu import WORTH_IT, GpuSearch, start
 from retrieval.passage import RetrievalError
 from retrieval.ranking import Ranking, best, merge
 
@@ -97,7 +97,9 @@ class Vectors:
         return cls(read, kind, probes)
 
     def accelerated(self, path: Path) -> "Vectors":
-        """The same, searched on a GPU where there is one that FAISS can use and the rows are worth it."""
+        """The same, searched on a GPU where there is one that FAISS can use and all rows together are worth it."""
+        if len(self) <= WORTH_IT:
+            return self
         files = files_of(path, len(self._shards))
         gpus = [start(file, shard.ntotal) for file, shard in zip(files, self._shards, strict=True)]
         return Vectors(self._shards, self.kind, self.probes, gpus)

@@ -73,8 +73,24 @@ def test_a_gpu_that_cannot_be_used_is_announced(
 
     with caplog.at_level(logging.INFO):
         assert start(tmp_path / "index.faiss", 1_000_000) is None
-        assert start(tmp_path / "index.faiss", 1_000) is None
 
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path / 'index.faiss'}: searched on the CPU, not on a GPU: FAISS sees no GPU"
     ]
+
+
+@pytest.mark.parametrize(("rows", "tried"), [(100_004, 4), (100_000, 0)])
+def test_the_passages_of_an_index_are_counted_and_not_those_of_a_shard(
+    rows: int, tried: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "version", lambda name: "1.15.1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    vectors = Vectors.build(np.ones((rows, 1), dtype=np.float32), "flat", shards=4)
+    vectors.save(tmp_path / "index.faiss")
+
+    accelerated = vectors.accelerated(tmp_path / "index.faiss")
+
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == tried
+    assert all("searched on the CPU, not on a GPU" in sentence for sentence in said)
+    assert len(accelerated) == rows

@@ -244,6 +244,34 @@ def test_nothing_imports_ray_before_it_is_asked_for() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_a_cluster_that_wants_a_token_which_is_not_here_is_told_in_a_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: make ray")
+    (tmp_path / "a.txt").write_text("d1")
+    build_it = ["-m", "retrieval", "build", str(tmp_path / "a.txt"), str(tmp_path / "index"), "--ray", "127.0.0.1:1"]
+    without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_TOKEN")}
+
+    done = subprocess.run(
+        [sys.executable, *build_it],
+        env={**without, "RAY_AUTH_MODE": "token", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("--ray 127.0.0.1:1: no cluster lets us in there (Token authentication is enabled but")
+    assert done.stderr.endswith("copy its head's ~/.ray/auth_token to the same place\n")
+
+
+def test_a_cluster_without_cpus_is_refused_before_it_is_waited_for() -> None:
+    ray = pytest.importorskip("ray", reason="Ray is an extra: make ray")
+
+    with shared("local") as each:
+        ray.init(address="local", num_cpus=0, include_dashboard=False)
+        with pytest.raises(RetrievalError, match=r"^--ray local: no machine of the cluster offers a CPU"):
+            next(each(str, [1]))
+
+
 def deadly(given: tuple[str, int]) -> int:
     """Kills its process with the fifth number, the first time."""
     folder, number = given

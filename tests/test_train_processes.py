@@ -18,6 +18,7 @@ from tests.sharing import SHARED
 from tests.test_train_resume import ROOT, SCRIPT, WEIGHTS, checkpoint_and_stop
 from tests.test_train_run import train
 from train import processes
+from train.adapter import Workshop
 from train.checkpoint import files
 from train.door import TrainError
 from train.lora import check_machines, main
@@ -126,6 +127,92 @@ def test_machines_with_other_data_refuse_together(world: Path, other: Path) -> N
     assert (code, second) == (1, 1)
     assert "refuses: it would train another adapter than the first process (the data changed)" in said
     assert not (world / "adapters" / "never").exists()
+
+
+def test_an_adapter_that_is_being_trained_is_refused_on_all_machines_at_once(world: Path, other: Path) -> None:
+    workshop = Workshop(world / "adapters" / "busy", {}, "", lambda results: results)
+
+    with workshop.locked():
+        first, second = on_two_machines(world, other, "name=busy")
+
+    assert (first[0], second[0]) == (1, 1)
+    assert "busy is being trained by another process: wait for it" in first[1]
+    assert "RuntimeError" not in second[1], "it does not wait for the first one until that is gone"
+
+
+def spoken_by_two(program: str, *arguments: str) -> str:
+    """What two processes that run this write to stderr."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
+    done = subprocess.run(
+        [*launch, sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        env=os.environ | PROCESSES | {"ACCELERATE_USE_CPU": "True"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    return done.stderr
+
+
+FULL_AND_STOPPED = """
+import sys
+from tests.test_train_resume import checkpoint_and_stop
+from train import fit, lora
+def full(*_):
+    raise OSError(28, "No space left on device")
+fit.asked_to_stop, fit.save = checkpoint_and_stop, full
+sys.exit(lora.main())
+"""
+UNWRITABLE = """
+import sys
+from train import adapter, lora
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+adapter.save_file = full
+sys.exit(lora.main())
+"""
+BROKEN_ROW = """
+import sys
+from pathlib import Path
+import torch
+from tests.training_worker import random_samples
+from train.door import TrainError, refuse
+from train.fit import set_up, step
+from train.recipe import Recipe
+base, rows = Path(sys.argv[1]), random_samples([7, 30, 12, 55, 3])
+trainer = set_up(Recipe(model=str(base), data=base, name="t", dtype="float32", rank=8), base)
+model = trainer.model.get_base_model()
+model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
+model.model.embed_tokens.weight[rows[3].tokens[0]] = torch.nan
+try:
+    step(trainer, [rows[:3], rows[3:]], rate=1e-3)
+except TrainError as error:
+    sys.exit(refuse(error))
+"""
+
+
+def test_two_processes_that_stop_say_once_whether_there_is_a_checkpoint(world: Path) -> None:
+    said = spoken_by_two(FULL_AND_STOPPED, "--config", str(world / "tiny.yaml"), "name=stopped")
+
+    assert said.count("as asked; the same command goes on from") == 1
+    assert "goes on from the checkpoint before, since this one could not be written" in said
+
+
+def test_an_adapter_that_the_first_cannot_write_ends_both(world: Path) -> None:
+    said = spoken_by_two(UNWRITABLE, "--config", str(world / "tiny.yaml"), "name=full", "epochs=1", "snapshots=1")
+
+    assert said.count("cannot be written ([Errno 28] No space left on device): free some space") == 1
+    assert "RuntimeError" not in said
+
+
+def test_a_loss_that_is_not_a_number_in_one_process_is_blamed_once_on_its_rows(world: Path) -> None:
+    said = spoken_by_two(BROKEN_ROW, str(world / "model"))
+
+    assert said.count("is not a finite number") == 1
+    assert "the loss is not a finite number" in said
+    assert "The rows it came from: chats.jsonl:4, chats.jsonl:5. " in said
 
 
 def refuse() -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +66,20 @@ class Workshop:
         busy = f"{self.folder} is being trained by another process: wait for it, or choose another name=..."
         return locked(self.unfinished, TrainError(busy))
 
-    def open(self) -> None:
-        """Ready for this training: as the same one left it, with a log up to the checkpoint, or else empty."""
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Locked, and ready for this training; TrainError when it cannot be."""
+        with self.locked():
+            try:
+                self._tidy()
+            except (SafetensorError, OSError) as error:
+                raise TrainError(
+                    f"{self.unfinished} cannot be used ({error}): free some space, or delete it to train from the start"
+                ) from error
+            yield
+
+    def _tidy(self) -> None:
+        """As the same training left it, with a log up to the checkpoint, or else empty."""
         held = last_progress(self.unfinished) if (self.unfinished / IDENTITY).exists() else None
         if held is None:
             for entry in self.unfinished.glob("*"):  # the folder itself is what is locked

@@ -39,7 +39,7 @@ from train.model import (
     trainable,
 )
 from train.pack import Budget, best_fit_decreasing, share, steps
-from train.processes import firsts, is_shared, place
+from train.processes import agreed, by_first, everyones, everyones_refusal, firsts, is_shared, place
 from train.recipe import Recipe, default_learning_rate
 
 WARM_UP: Final = 0.03
@@ -61,6 +61,7 @@ class Job:
     training: Sequence[Sample]
     held_out: Sequence[Sample]
     workshop: Workshop
+    """Opened, by the first process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ def _fit(job: Job, parent: int) -> dict[str, Any]:
                 saved = _save(trainer, job, progress)
             if stop:
                 where = "there" if saved else "the checkpoint before, since this one could not be written"
-                raise TrainError(
+                raise everyones_refusal(
                     f"stopped at step {progress.step} of {len(plan)}, as asked; the same command goes on from {where}"
                 )
     return publish(trainer, job, progress, "")
@@ -123,26 +124,26 @@ def set_up(recipe: Recipe, base: Path) -> Trainer:
     device = place().device
     use_every_core(device)
     if device.type == "cuda":
-        check_it_can_be_served(base, torch.cuda.get_device_properties(device).total_memory)
+        agreed(lambda: check_it_can_be_served(base, torch.cuda.get_device_properties(device).total_memory))
     dtype = chosen_dtype(recipe.dtype, device)
     # The base is in its dtype already and the adapter's layers see to theirs, so there is nothing to autocast.
     # Accelerate would divide the loss by its accumulation steps; `step` divides by the labelled tokens itself.
     accelerator = Accelerator(mixed_precision="no", gradient_accumulation_steps=1, cpu=device.type == "cpu")
     if is_shared() and accelerator.distributed_type != DistributedType.FSDP:
-        raise TrainError(
+        raise everyones_refusal(
             "Accelerate shares a base among GPUs only, and would give each of these processes all of it: take "
             "train/machines/ddp.yaml"
         )
     # A base that is shared comes from the disk to the CPU of each machine's first process, and is spread from there.
     # One in 4 bits cannot be sent in parts: each GPU takes all of it, then lets go of what the others keep.
     where = CPU if is_shared() and recipe.quantize == "none" else device
-    learner = Learner(add_adapter(load_base(base, recipe, dtype, where), recipe))
+    learner = agreed(lambda: Learner(add_adapter(load_base(base, recipe, dtype, where), recipe)))
     config = read_config(base)
     rate = recipe.learning_rate or default_learning_rate(config["hidden_size"], config["model_type"])
     optimizer = AdamW(_groups(learner, recipe.loraplus_ratio), lr=rate, weight_decay=0.0, fused=True)
     learner, optimizer = accelerator.prepare(learner, optimizer)
     register_fsdp_forward_method(learner, "prove_packing")
-    accelerator.unwrap_model(learner).prove_packing()
+    agreed(accelerator.unwrap_model(learner).prove_packing)
     if recipe.compile:
         compile_layers(accelerator.unwrap_model(learner).model)
     return Trainer(accelerator=accelerator, learner=learner, optimizer=optimizer, peak_rate=rate)
@@ -170,9 +171,7 @@ def launched() -> bool:
 
 def begin(trainer: Trainer, job: Job) -> Progress:
     """Where the same training stopped, or the very beginning."""
-    if trainer.accelerator.is_main_process:
-        job.workshop.open()
-    held = job.workshop.newest() if trainer.accelerator.is_main_process else None
+    held = by_first(job.workshop.newest)
     if progress := firsts(held.progress if held else None):
         restore(held.tensors if held else {}, trainable(trainer.model), trainer.optimizer)
         return progress
@@ -227,7 +226,7 @@ def advance(trainer: Trainer, job: Job, packs: Packs, progress: Progress, total:
     rate = learning_rate_at(number, total, trainer.peak_rate)
     loss, norm = step(trainer, packs, rate)
     if before:
-        _refuse_still_layers(trainer, before)
+        agreed(lambda: _refuse_still_layers(trainer, before))
     after = replace(
         progress,
         step=number,
@@ -264,7 +263,7 @@ def step(trainer: Trainer, packs: Packs, rate: float) -> tuple[float, float]:
     both = torch.stack([accelerator.reduce(losses.sum(), "sum") / total, norm.to(losses.device)])
     loss, norm = both.tolist()  # once a step, not once a pack, does Python wait for what the device computes
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise TrainError(_blame(packs, mine, losses))
+        raise everyones_refusal(_blame(packs, mine, losses))
     for group in trainer.optimizer.param_groups:
         group["lr"] = rate * group["ratio"]
     trainer.optimizer.step()
@@ -285,8 +284,9 @@ def accumulate_gradients(trainer: Trainer, packs: Packs, total: int) -> Tensor:
 
 
 def _blame(packs: Packs, mine: Packs, losses: Tensor) -> str:
-    """Which rows made the loss, or at least the gradient, something that is not a number."""
-    broken = [pack for pack, loss in zip(mine, losses.tolist(), strict=True) if not math.isfinite(loss)]
+    """Which rows made the loss of a pack, whoever has it, or at least the gradient something that is not a number."""
+    here = [pack for pack, loss in zip(mine, losses.tolist(), strict=True) if not math.isfinite(loss)]
+    broken = [pack for theirs in everyones(here) for pack in theirs]
     rows = [sample.where for pack in broken or packs for sample in pack]
     more = f" and {len(rows) - MOST_ROWS_NAMED} more" if len(rows) > MOST_ROWS_NAMED else ""
     what = "loss" if broken else "gradient"
@@ -342,8 +342,7 @@ def publish(trainer: Trainer, job: Job, progress: Progress, suffix: str) -> dict
         "device": device_name(trainer.accelerator.device),
     }
     _log(trainer, job, {"step": progress.step, "eval_loss": after})
-    if trainer.accelerator.is_main_process:
-        job.workshop.keep(adapter, results, suffix)
+    by_first(lambda: job.workshop.keep(adapter, results, suffix))
     return results
 
 
@@ -374,14 +373,14 @@ def learning_rate_at(step: int, total: int, peak: float) -> float:
 
 def _save(trainer: Trainer, job: Job, progress: Progress) -> bool:
     """Keep a checkpoint; on a full disk say so and go on, since the next one may find room. Whether it is kept."""
-    tensors = capture(trainable(trainer.model), trainer.optimizer)
+    tensors, kept = capture(trainable(trainer.model), trainer.optimizer), True
     if trainer.accelerator.is_main_process:
         try:
             save(job.workshop.unfinished, Checkpoint(progress, tensors))
         except OSError as error:
             tqdm.write(f"no checkpoint at step {progress.step}: {error}; training goes on", file=sys.stderr)
-            return False
-    return True
+            kept = False
+    return firsts(kept)
 
 
 def _log(trainer: Trainer, job: Job, entry: Mapping[str, Any]) -> None:

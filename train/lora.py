@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ from train.chat import Chat, read_chats, refuse_all
 from train.door import TrainError, refuse
 from train.holdout import drawn, held_out
 from train.overlap import check, read_texts
-from train.processes import agreed, count, firsts, is_first, is_shared
+from train.processes import agreed, by_first, count, firsts, is_first, is_shared
 from train.provenance import (
     Identity,
     card,
@@ -118,7 +118,8 @@ def run(recipe: Recipe) -> None:
 
     workshop = Workshop(folder, asdict(task.identity), template.tokenizer.chat_template, describe)
     job = Job(recipe=recipe, base=task.base, training=material.training, held_out=material.held_out, workshop=workshop)
-    with workshop.locked() if is_first() else nullcontext():
+    with ExitStack() as stay:
+        by_first(lambda: stay.enter_context(workshop.opened()))
         results = fit(job)
     _say(f"{_summary(folder, results)}\n{_how_to_serve(recipe)}")
 

@@ -70,7 +70,15 @@ def agreed(check: Callable[[], T]) -> T:
     refusals = {number: told for number, told in enumerate(everyones(refusal)) if told}
     if not refusals:
         return found[0]
-    if not is_first():
-        raise SystemExit(1)
     number, (machine, sentence) = min(refusals.items())
-    raise TrainError(f"process {number} on {machine} refuses: {sentence}" if number else sentence)
+    raise everyones_refusal(f"process {number} on {machine} refuses: {sentence}" if number else sentence)
+
+
+def by_first(work: Callable[[], T]) -> T | None:
+    """Have the first process alone do this, while the others wait; where it raises, all end."""
+    return agreed(lambda: work() if is_first() else None)
+
+
+def everyones_refusal(sentence: str) -> TrainError | SystemExit:
+    """What each raises where all refuse for one reason: the first says it."""
+    return TrainError(sentence) if is_first() else SystemExit(1)
