@@ -11,7 +11,7 @@ from eval.confidence import Stated, find_stated
 from eval.effects import Clusters, Effect, Interaction, Scores, Square, interactions, main_effects, square
 from eval.energy import Energy
 from eval.enough import enough
-from eval.finding import find
+from eval.finding import chosen, find
 from eval.findings import Findings
 from eval.folder import Results
 from eval.headroom import Headroom, Place, find_headroom, find_places
@@ -33,6 +33,8 @@ class Analysis:
 
     results: Results
     rows: tuple[Row, ...]
+    best: Row | None
+    """What the verdict is about."""
     stopped: tuple[Row, ...]
     """Those that screening stopped: no rank, no score, and why."""
     effects: tuple[Effect, ...]
@@ -72,8 +74,9 @@ def analyse(
     table = lever_scores(results, cells)
     alike = clusters(results)
     effects = main_effects(table, results.baseline, alike)
-    room = find_headroom(results, rows)
     finding = find(results, rows, effects)
+    best = chosen(finding, rows)
+    room = find_headroom(results, rows, best)
     seen = look(results)
     blamed = blame(seen)
     found = Findings(
@@ -83,7 +86,7 @@ def analyse(
         effects=effects,
         room=room,
         blamed=blamed,
-        fault=weakest(results, rows, blamed),
+        fault=weakest(results, rows, blamed, best),
         enough=enough(results, rows),
         payback=payback(rows, finding.best, trained) if finding else None,
         trained=trained,
@@ -92,6 +95,7 @@ def analyse(
     return Analysis(
         results=results,
         rows=rows,
+        best=best,
         stopped=stopped_rows(results),
         effects=effects,
         interactions=interactions(table, results.baseline, alike),

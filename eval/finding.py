@@ -65,6 +65,13 @@ def find(results: Results, rows: Sequence[Row], effects: Sequence[Effect]) -> Fi
     )
 
 
+def chosen(finding: Finding | None, rows: Sequence[Row]) -> Row | None:
+    """What a verdict is about: what is to be adopted, otherwise the highest score; None where nothing is ranked."""
+    if finding and finding.decision == "adopt":
+        return finding.best
+    return next(iter(ranked(rows)), None)
+
+
 def _decide(best: Row) -> Decision:
     if (best.delta or 0) <= 0:
         return "nothing helped"

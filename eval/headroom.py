@@ -68,12 +68,11 @@ def find_places(
     return tuple(found)
 
 
-def find_headroom(results: Results, rows: Sequence[Row]) -> Headroom | None:
+def find_headroom(results: Results, rows: Sequence[Row], best: Row | None) -> Headroom | None:
     """The diagnosis; None when the best combination has no complete oracle arm beside it."""
-    choices = ranked(rows)
-    if not choices:
+    if best is None:
         return None
-    top = Combination.parse(choices[0].combination)
+    top = Combination.parse(best.combination)
     # Rows come best first, so the first adapter here is the best one.
     oracles = {
         row.adapter: Combination.parse(row.combination)

@@ -225,8 +225,7 @@ def _blame(analysis: Analysis) -> dict[str, Any]:
 
 
 def _wrong(analysis: Analysis) -> dict[str, Any]:
-    choices = ranked(analysis.rows)
-    cell = Combination.parse(choices[0].combination) if choices else None
+    cell = Combination.parse(analysis.best.combination) if analysis.best else None
     wrong = wrong_answers(analysis.results, cell, analysis.blamed[cell]) if cell else []
     return {"wrong": wrong, "blamed": blamed(wrong), "peeks": varied(wrong)}
 

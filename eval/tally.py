@@ -95,20 +95,19 @@ def lost(results: Results, cell: Combination, leaves: Leaves) -> Mapping[str, fl
     return {item: 1 - found.get(item, 0.0) for item, leaf in leaves.items() if leaf in WRONG}
 
 
-def weakest(results: Results, rows: Sequence[Row], blamed: Blamed) -> Weakest | None:
+def weakest(results: Results, rows: Sequence[Row], blamed: Blamed, best: Row | None) -> Weakest | None:
     """What costs the best combination most score; while answers are missing, the one that misses most, and the run.
 
     None when nothing is wrong. Where the best one does not search, the best of those that do is looked at: of one that
     does not, only the evidence it never had could be said.
     """
     gaps = max(results.records, key=results.missing)
-    choices = ranked(rows)
-    if results.missing(gaps) or not choices:
+    if results.missing(gaps) or best is None:
         cell = gaps
-    elif not faults(blamed[Combination.parse(choices[0].combination)]):
+    elif not faults(blamed[Combination.parse(best.combination)]):
         return None
     else:
-        cell = Combination.parse(min(choices, key=lambda row: row.retriever == NONE).combination)
+        cell = Combination.parse(min([best, *ranked(rows)], key=lambda row: row.retriever == NONE).combination)
     leaves, alike = blamed[cell], clusters(results)
     counted, wrong = faults(leaves), lost(results, cell, leaves)
     if not counted:  # it is the first answers that are blamed: what is missed may be missed in later ones

@@ -55,7 +55,7 @@ def test_where_the_first_answers_are_all_right_nothing_is_the_weakest() -> None:
     rows = summarise(results)
 
     assert [row.retriever for row in ranked(rows)] == [NONE, "dense"]
-    assert weakest(results, rows, blame(look(results))) is None
+    assert weakest(results, rows, blame(look(results)), rows[0]) is None
     assert analyse(results).verdict.blame is None
 
 

@@ -123,6 +123,8 @@ def test_a_clear_gain_is_adopted_though_another_that_may_be_chance_is_a_little_l
 
     assert analysis.verdict.decision == "adopt"
     assert analysis.verdict.best == "base:none:sure"
+    assert analysis.verdict.blame is not None
+    assert analysis.verdict.blame.combination == "base:none:sure"
     assert "base:none:direct" not in analysis.verdict.tied
 
 
