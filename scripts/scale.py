@@ -108,7 +108,7 @@ def page(rows: Sequence[Row]) -> str:
     """The whole of docs/scale.md."""
     parts = [HEAD.format(loads=_loads(rows)), _runs(rows), _searches(rows), _engines(rows)]
     parts += [_adapters(rows), _processes(rows)]
-    return "\n\n".join([*filter(None, parts), _rack_told(rows), _service(), BENDS, ""])
+    return "\n\n".join([*filter(None, [*parts, _rack_told(rows), _service()]), BENDS, ""])
 
 
 def _of(rows: Sequence[Row], what: str) -> list[Row]:
@@ -126,7 +126,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _runs(rows: Sequence[Row]) -> str:
-    asking, reports = _of(rows, "asking"), _of(rows, "report")
+    asking, reports = (sorted(_of(rows, what), key=lambda row: int(row["answers"])) for what in ("asking", "report"))
     if not asking:
         return ""
     asked = _table(
@@ -162,10 +162,8 @@ def _flat(rows: Sequence[Row]) -> str:
     if not full:
         return "No run here was long enough to show what comes after."
     row = max(full, key=lambda row: float(row["answers"]))
-    return (
-        f"In the last half of {row['questions'] * row['cells']:,} answers it changed by {row['bytes_an_answer']:.0f} "
-        "bytes an answer."
-    )
+    more = round(row["bytes_an_answer"])
+    return f"In the last half of {row['questions'] * row['cells']:,} answers it changed by {more} bytes an answer."
 
 
 def _report_slopes(rows: Sequence[Row]) -> str:
@@ -322,7 +320,8 @@ ENGINE: Final = """\
 ## An engine
 
 Seconds that an answer waited for its calls, over the calls in flight meanwhile, in a run of the pocket model on this
-machine: what the engine spent on it. Adapters that were asked in different ways differ by more than an adapter.
+machine, whose load then nobody noted: what the engine spent on it. Adapters that were asked in different ways differ by
+more than an adapter.
 
 {table}"""
 ADAPTERS: Final = """\
