@@ -370,7 +370,7 @@ BENDS: Final = """\
 | a run's memory | a report, and a run that goes on, hold every answer | make parts of the grid grids of their own |
 | the table of answers | 100,000 questions | it has that many, drawn by lot, and says so; records.jsonl has all |
 | index | above 500,000 passages it is searched in groups, whose centres take the time | build once, add little |
-| adapters | on the CPU each in a batch is a pass of its own, as above | a run asks one after the other; a service cannot |
+| adapters | on the CPU each in a batch is a pass of its own | a run asks one after the other; a service cannot |
 | a service | waits grow without end as engines come near to busy all the time | another engine behind the same line |
 
 Not measured here: engines on GPUs, several machines, a network between them."""
