@@ -13,7 +13,6 @@ that was cut short. With --json FILE, the figures are added to those that FILE h
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -31,8 +30,8 @@ import yaml
 
 from eval.browse import FOLDER
 from retrieval.console import Parser
-from retrieval.files import write_atomically
 from scripts.bench_stub import MODEL
+from scripts.scale_measures import keep, told
 from scripts.serving import computed, resident
 
 MIB: Final = 1 << 20
@@ -104,15 +103,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for course in check(options.questions, options.cells, options.out or Path(scratch)):
             print(_sentence(course), flush=True)
             if options.json:
-                before = json.loads(options.json.read_text()) if options.json.exists() else []
-                load = round(os.getloadavg()[0], 1)
-                row = {
-                    "what": type(course).__name__.lower(),
-                    **asdict(course),
-                    "load": load,
-                    "processors": os.cpu_count(),
-                }
-                write_atomically(options.json, json.dumps([*before, row], indent=1) + "\n")
+                keep(options.json, told(type(course).__name__.lower(), asdict(course)))
     return 0
 
 

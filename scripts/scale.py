@@ -11,7 +11,6 @@ by the formula beside it. Knows nothing of how any part does its work.
 
 import argparse
 import heapq
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -26,7 +25,7 @@ from retrieval.stats import quantile
 from scripts import scale_measures
 from scripts.bench_paths import BenchError
 from scripts.bench_vectors import WIDTH
-from scripts.scale_measures import PROMPTS, SEARCHES, STEP, TOKENS, USERS, Row
+from scripts.scale_measures import PROMPTS, SEARCHES, STEP, TOKENS, USERS, Row, keep, rows_of
 from serve.chat import ServeError
 from serve.once import REMEMBERED
 from serve.stack import Stack
@@ -54,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.error("--adapters needs --stack STACK, whose first adapter it takes")
     try:
         for row in _measured(options):
-            write_atomically(FILE, json.dumps([*rows_of(FILE), row], indent=1) + "\n")
+            keep(FILE, row)
         rows = rows_of(FILE)
         write_atomically(DOCS / "scale.md", page(rows))
         if bends := _rack(rows):
@@ -72,12 +71,6 @@ def _measured(options: argparse.Namespace) -> Iterator[Row]:
     yield from map(scale_measures.processes, options.processes)
     if options.asked:
         yield from scale_measures.asked(options.asked)
-
-
-def rows_of(file: Path) -> list[Row]:
-    """What was measured until now."""
-    rows: list[Row] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    return rows
 
 
 def waits(busy: float, engines: int, at_once: int, seed: int = 0) -> list[float]:

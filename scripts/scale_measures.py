@@ -1,7 +1,7 @@
 """What a size more costs, measured: vectors of an index, adapters of an engine, processes of a training.
 
-Each function returns a row of docs/scale.json, which `scripts.scale` makes into a page. Knows nothing of pages, or of
-what the figures come to.
+Each returns a row of docs/scale.json, which `scripts.scale` makes into a page. Knows nothing of pages, or of what the
+figures come to.
 """
 
 import json
@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 
 from eval.folder import load_results
+from retrieval.files import write_atomically
 from retrieval.stats import quantile
 from retrieval.vectors import Vectors, kind_for
 from scripts.bench_engine import engine
@@ -39,6 +40,17 @@ ROWS: Final = 75
 STEP: Final = 2048
 Row = dict[str, Any]
 """What one measurement found; `what` says of what."""
+
+
+def rows_of(file: Path) -> list[Row]:
+    """What was measured until now."""
+    rows: list[Row] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    return rows
+
+
+def keep(file: Path, row: Row) -> None:
+    """Add it to those."""
+    write_atomically(file, json.dumps([*rows_of(file), row], indent=1) + "\n")
 
 
 def vectors(size: int) -> Row:
