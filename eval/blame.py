@@ -178,7 +178,7 @@ def fault_of(leaf: Leaf) -> Fault | None:
 
 def faults(leaves: Leaves) -> Counter[Fault]:
     """How many wrong answers are whose fault, in the order of FAULTS."""
-    found = Counter(WRONG[one][0] for one in leaves.values() if one in WRONG)
+    found = Counter(map(fault_of, leaves.values()))
     return Counter({fault: found[fault] for fault in FAULTS if found[fault]})
 
 

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -18,8 +18,8 @@ from rich.text import Text
 from eval.folder import Results
 from eval.record import RunError
 from eval.summary import Row, clusters, scores, summarise
-from eval.wording import chance, counted, listed, number, p_value, percent, points, span
-from retrieval.stats import Difference, direction, holm, paired
+from eval.wording import COLOURS, chance, counted, listed, number, p_value, percent, points, span
+from retrieval.stats import Difference, Direction, direction, holm, paired
 from serve.combination import Combination
 
 NAMED: Final = 5
@@ -45,7 +45,7 @@ class Change:
         return self.after.combination
 
     @property
-    def direction(self) -> Literal[-1, 0, 1]:
+    def direction(self) -> Direction:
         """Whether it is clearly better or worse than before."""
         return direction(self.difference.estimate, self.p_holm)
 
@@ -183,14 +183,13 @@ def _difference(before: Results, after: Results, cell: Combination) -> tuple[Dif
 
 
 def _table(compared: Compared) -> Table:
-    """Green and red only for what is more than chance."""
     shown = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("combination", "before", "after", "points", "95% interval", "p Holm", "gained", "lost"):
         shown.add_column(heading, justify="left" if heading == "combination" else "right", no_wrap=True)
     for heading in ("tokens", "p50 s"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for one in compared.changes:
-        shown.add_row(one.combination, *_figures(one), style={1: "green", 0: "", -1: "red"}[one.direction])
+        shown.add_row(one.combination, *_figures(one), style=COLOURS[one.direction])
     return shown
 
 

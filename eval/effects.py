@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Final, Literal
 
-from retrieval.stats import Difference, Estimate, benjamini_hochberg, change, direction, holm
+from retrieval.stats import Difference, Direction, Estimate, benjamini_hochberg, change, direction, holm
 from serve.combination import Combination
 
 Scores = Mapping[Combination, Mapping[str, float]]
@@ -33,7 +33,7 @@ class Effect:
     p_holm: float
 
     @property
-    def direction(self) -> Literal[-1, 0, 1]:
+    def direction(self) -> Direction:
         """Whether it clearly helps or hurts."""
         return direction(self.estimate, self.p_holm)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from eval.blame import Seen
 from eval.folder import Results
 from eval.gold import AMONG
-from eval.summary import Row, clusters, difference, ranked, score, scores
-from retrieval.stats import Difference, Estimate, mean
+from eval.summary import Row, average, clusters, difference, ranked, score, scores
+from retrieval.stats import Difference, Estimate
 from serve.combination import BASE, GOLD, Combination
 
 
@@ -61,9 +61,7 @@ def find_places(
         oracle = by_name.get(str(gold))
         if shown and oracle and not oracle.n_infra:
             acted = {item: one for item, one in scores(results, gold).items() if seen[gold][item].evidence}
-            context, behaviour = (
-                mean([*values.values()], [alike[item] for item in values]) for values in (shown, acted)
-            )
+            context, behaviour = average(shown, alike), average(acted, alike)
             found.append(Place(row=row, rank=rank, context=context, behaviour=behaviour))
     return tuple(found)
 

@@ -12,10 +12,9 @@ from eval.blame import Fault, fault_of
 from eval.enough import Enough
 from eval.findings import Findings
 from eval.headroom import Headroom
-from eval.summary import Row, clusters
+from eval.summary import Row, average, clusters
 from eval.tally import Weakest, lost
 from eval.wording import counted, lasting, percent, points, span
-from retrieval.stats import mean
 from serve.combination import Combination
 
 REMEDIES: Final[Mapping[Fault, str]] = {
@@ -90,13 +89,13 @@ def next_step(found: Findings) -> Step:
 
 def _mended(found: Findings, row: Row, fault: Weakest) -> Step:
     cell = Combination.parse(fault.combination)
-    leaves, alike, training = found.blamed[cell], clusters(found.results), found.trained.get(row.adapter)
+    leaves, training = found.blamed[cell], found.trained.get(row.adapter)
     items = {
         item: lacks
         for item, lacks in lost(found.results, cell, leaves).items()
         if fault_of(leaves[item]) == fault.fault
     }
-    bound = mean([items.get(item, 0.0) for item in leaves], [alike[item] for item in leaves])
+    bound = average({item: items.get(item, 0.0) for item in leaves}, clusters(found.results))
     minutes = row.minutes_per_1000 * row.n / 1000
     price = f"One more combination is {counted(row.n, 'answer')}, about {lasting(60 * minutes)}"
     if training:

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import yaml
 
 from eval.analysis import Analysis
-from eval.blame import FAULTS, MEANING, WRONG, untold
+from eval.blame import FAULTS, MEANING, fault_of, untold
 from eval.browse import in_table, remove_outdated, write_answers
 from eval.confidence import told, worth
 from eval.effects import LEVERS
@@ -218,7 +218,7 @@ def _blame(analysis: Analysis) -> dict[str, Any]:
         "told": told,
         "looked": next((one for one in analysis.tallies if one.combination == looked), None),
         "blame_slices": slices if len(slices) > 1 else (),
-        "fault_of": {leaf: WRONG[leaf][0].replace(" ", "-") if leaf in WRONG else "right" for leaf in MEANING},
+        "fault_of": {leaf: (fault_of(leaf) or "right").replace(" ", "-") for leaf in MEANING},
         "untold": list(untold(analysis.results)),
         "meaning": MEANING,
     }

@@ -10,9 +10,9 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final, Literal
+from typing import Final
 
-from eval.effects import Scores
+from eval.effects import Clusters, Scores
 from eval.flips import flips
 from eval.folder import Results, each_answer, planned, scores_of
 from eval.gold import is_oracle
@@ -20,7 +20,7 @@ from eval.record import Record
 from eval.scoring.figures import figures
 from eval.scoring.kinds import FORMS
 from eval.screening import Stop, by_lot, first_round, in_family
-from retrieval.stats import Difference, Estimate, direction, mean, paired, per, quantile, tied
+from retrieval.stats import Difference, Direction, Estimate, direction, mean, paired, per, quantile, tied
 from serve.combination import Combination
 
 ENOUGH_FOR_P95: Final = 59
@@ -82,7 +82,7 @@ class Row:
     """Means of the other scorers, and figures that are no means, one column each."""
 
     @property
-    def direction(self) -> Literal[-1, 0, 1]:
+    def direction(self) -> Direction:
         """Whether it is clearly better or worse than the baseline; 0 where that is not asked."""
         if self.delta is None or self.delta_ci_low is None or self.delta_ci_high is None or self.p_holm is None:
             return 0
@@ -140,8 +140,12 @@ def difference(results: Results, after: Combination, before: Combination) -> Dif
 
 def score(results: Results, cell: Combination) -> Estimate:
     """The mean primary score of one cell."""
-    found, alike = scores(results, cell), clusters(results)
-    return mean(list(found.values()), [alike[item] for item in found])
+    return average(scores(results, cell), clusters(results))
+
+
+def average(found: Mapping[str, float], alike: Clusters) -> Estimate:
+    """The mean of what was found for some examples, its interval over clusters."""
+    return mean([*found.values()], [alike[item] for item in found])
 
 
 def lever_scores(results: Results, cells: Sequence[Combination]) -> Scores:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from eval.blame import MEANING, WRONG, Fault, Leaf, Leaves, fault_of, faults
 from eval.effects import Clusters
 from eval.folder import Results
-from eval.summary import Row, clusters, ranked, scores
+from eval.summary import Row, average, clusters, ranked, scores
 from retrieval.stats import Estimate, mean
 from serve.combination import NONE, Combination
 
@@ -85,7 +85,8 @@ def by_slice(results: Results, leaves: Leaves) -> tuple[Tally, ...]:
     for example in results.examples:
         if example.id in leaves:
             slices.setdefault(example.slice, {})[example.id] = leaves[example.id]
-    counted = [tally(name, members, clusters(results)) for name, members in slices.items()]
+    alike = clusters(results)
+    counted = [tally(name, members, alike) for name, members in slices.items()]
     return tuple(sorted(counted, key=lambda one: one.right.estimate.value))
 
 
@@ -108,13 +109,13 @@ def weakest(results: Results, rows: Sequence[Row], blamed: Blamed, best: Row | N
         return None
     else:
         cell = Combination.parse(min([best, *ranked(rows)], key=lambda row: row.retriever == NONE).combination)
-    leaves, alike = blamed[cell], clusters(results)
+    leaves = blamed[cell]
     counted, wrong = faults(leaves), lost(results, cell, leaves)
     if not counted:  # it is the first answers that are blamed: what is missed may be missed in later ones
         return None
     costs = {one: math.fsum(lacks for item, lacks in wrong.items() if fault_of(leaves[item]) == one) for one in counted}
     fault: Fault = "run" if counted["run"] else max(costs, key=costs.__getitem__)
-    share = mean([float(fault_of(leaves[item]) == fault) for item in wrong], [alike[item] for item in wrong])
+    share = average({item: float(fault_of(leaves[item]) == fault) for item in wrong}, clusters(results))
     return Weakest(
         combination=str(cell),
         fault=fault,

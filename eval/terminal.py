@@ -16,7 +16,7 @@ from eval.confidence import told
 from eval.gold import is_oracle
 from eval.leaks import said
 from eval.summary import Row, ranked, stopped
-from eval.wording import chance, number, percent, points, within
+from eval.wording import COLOURS, chance, number, percent, points, within
 
 SHOWN: Final = 20
 """Rows that fit a screen; the report has all of them."""
@@ -76,7 +76,6 @@ def _figures(row: Row) -> tuple[str, ...]:
 
 
 def _style(row: Row) -> str:
-    """Green and red only for what is more than chance."""
     if row.n_infra or is_oracle(row.retriever):
         return "dim"
-    return {1: "green", 0: "", -1: "red"}[row.direction]
+    return COLOURS[row.direction]

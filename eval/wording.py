@@ -1,9 +1,13 @@
 """How figures are said, the same in the verdict, the terminal and the report. Knows nothing of what they measure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from retrieval.stats import Estimate
+from retrieval.stats import Direction, Estimate
+
+COLOURS: Final[Mapping[Direction, str]] = {1: "green", 0: "", -1: "red"}
+"""Of a line in a terminal: none for what may be chance."""
 
 
 def percent(share: float) -> str:

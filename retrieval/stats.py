@@ -25,6 +25,10 @@ Z: Final = float(ndtri((1 + LEVEL) / 2))
 ONE_SIDED: Final = float(ndtri(LEVEL))
 
 
+Direction = Literal[-1, 0, 1]
+"""Of a difference: clearly down, perhaps chance, clearly up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A value with its 95 % interval."""
@@ -246,7 +250,7 @@ def bootstrapped(
     return [Estimate(value, low, high) for value, (low, high) in zip(seen, bounds, strict=True)]
 
 
-def direction(estimate: Estimate, p: float) -> Literal[-1, 0, 1]:
+def direction(estimate: Estimate, p: float) -> Direction:
     """Whether a difference is clearly up (1) or down (-1), or may be chance (0): its p-value and its interval must both
     say so, as an exact test and an interval may disagree.
 
