@@ -71,7 +71,7 @@ def test_a_run_whose_servers_all_die_has_no_score_for_it_and_another_command_goe
         stub.broken = lambda question: len(a.calls) + len(b.calls) > 50
     with serving(a), serving(b):
         grid = load_grid(write_world(tmp_path, [a.url, b.url], n=20, concurrency=2))
-        with pytest.raises(RunError, match=f"{b.url} answered 503: out of order; 4 attempts"):
+        with pytest.raises(RunError, match=r"answered 503: out of order; 4 attempts"):  # by one of them, or by both
             run(grid, tmp_path / "out")
         kept = len(list(read_records(tmp_path / "out" / "records.jsonl")))
         a.broken = b.broken = lambda question: False
