@@ -7,7 +7,7 @@ A gate that cannot be judged does not hold. Knows nothing of how scores, differe
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,10 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.compare import Compared, compare
+from eval.finding import chosen, find
 from eval.folder import Results
 from eval.gold import is_oracle
 from eval.leaks import Leaks, blocks
-from eval.summary import ENOUGH_FOR_P95, Row, ranked, summarise
+from eval.summary import ENOUGH_FOR_P95, Row, summarise
 from eval.wording import counted, listed
 from retrieval.files import STRICT, FileError, read_yaml
 from serve.combination import Combination
@@ -38,7 +39,7 @@ NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 GATES: Final = """\
 gates, each of which may be left out:
 
-  combination: base:none:direct          # whom they are for; without it, the best of the run
+  combination: base:none:direct          # whom they are for; without it, what the verdict adopts, else the top score
   score: {at_least: 0.5}                 # the lower end of its 95 % interval; `bound: value` judges the score itself
   against_baseline: {loses_at_most: 0.02}
   against_run: {run: ../before, loses_at_most: 0.02}    # the lower end of the paired difference
@@ -97,7 +98,7 @@ class Gates:
     """`gates.yaml` as it is written; what it does not name is not judged."""
 
     combination: str | None = None
-    """Whom the gates are for; without it the best of the run, which chance flatters: the best of many was lucky too."""
+    """Whom the gates are for; without it, whom the verdict is about: the best of many, which chance flatters."""
     score: Floor | None = None
     against_baseline: Margin | None = None
     against_run: Earlier | None = None
@@ -133,6 +134,8 @@ class Judgement:
 
     combination: str | None
     """None when none has all its answers."""
+    why: str = ""
+    """It was not named, and is judged because of this."""
     gates: tuple[Judged, ...]
 
     @property
@@ -143,7 +146,8 @@ class Judgement:
     @property
     def sentence(self) -> str:
         """What it came to."""
-        whom = f"For {self.combination}" if self.combination else "With no combination that has all its answers"
+        why = f" ({self.why})" if self.why else ""
+        whom = f"For {self.combination}{why}" if self.combination else "With no combination that has all its answers"
         if self.failed:
             return f"{whom}, {len(self.failed)} of {counted(len(self.gates), 'gate')} failed: {listed(self.failed)}."
         return f"{whom}, {'the gate holds' if len(self.gates) == 1 else f'all {len(self.gates)} gates hold'}."
@@ -161,14 +165,15 @@ def load_gates(path: Path, run: Results) -> Gates:
 
 def judge(gates: Gates, run: Results, earlier: Results | None = None, leaks: Leaks | None = None) -> Judgement:
     """Every gate, in the order above. `earlier` is the run that `against_run` names; `leaks`, what was seen."""
-    row = _chosen(gates, summarise(run))
+    row, why = _whom(gates, run)
     compared = compare(earlier, run) if earlier else None
     unjudged = _unjudged(row)
     judged = [
         Judged(gate, wanted, *(look(row) if row and not unjudged else (unjudged, False)))
         for gate, wanted, look in _of_combination(gates, run, compared)
     ]
-    return Judgement(combination=row.combination if row else None, gates=(*judged, *_of_run(gates, run, leaks)))
+    name = row.combination if row else None
+    return Judgement(combination=name, why=why, gates=(*judged, *_of_run(gates, run, leaks)))
 
 
 def show_gates(judgement: Judgement, console: Console) -> None:
@@ -221,10 +226,15 @@ def _misnamed(name: str | None, run: Results) -> str:
     return ""
 
 
-def _chosen(gates: Gates, rows: Sequence[Row]) -> Row | None:
-    """The combination that the file names, or the best; None when none has all its answers."""
-    choices = [row for row in rows if row.combination == gates.combination] if gates.combination else ranked(rows)
-    return choices[0] if choices else None
+def _whom(gates: Gates, run: Results) -> tuple[Row | None, str]:
+    """The combination that the file names, or whom the verdict is about and why; None when none has all its answers."""
+    rows = summarise(run)
+    if gates.combination:
+        return next(row for row in rows if row.combination == gates.combination), ""
+    finding = find(run, rows, ())
+    adopts = finding is not None and finding.decision == "adopt"
+    why = "the verdict adopts it" if adopts else "it scores highest, the verdict adopts none"
+    return chosen(finding, rows), why
 
 
 def _unjudged(row: Row | None) -> str:

@@ -30,6 +30,7 @@ from retrieval.vectors import Mask
 
 Step: TypeAlias = Callable[[Query, tuple[Hit, ...]], Awaitable[tuple[Hit, ...]]]
 Merge: TypeAlias = Callable[[Sequence[Ranking], int], Ranking]
+AtOnce: TypeAlias = Callable[..., Awaitable[list[Ranking]]]
 
 MASKS: Final = 64
 """Filters whose passages are remembered, for each retriever."""
@@ -65,6 +66,8 @@ class Hands:
     """prompt -> text: a model."""
     count: Callable[[str], int] = _no_tokenizer
     """How many tokens a text has for the model that will read it."""
+    at_once: AtOnce = asyncio.gather
+    """What each of a search's branches gives, in their order: whoever counts what `write` takes sees which overlap."""
 
 
 NO_HANDS: Final = Hands()
@@ -80,10 +83,11 @@ class Composed:
     first: Search
     merge: Merge
     steps: tuple[Step, ...]
+    at_once: AtOnce
 
     async def search(self, query: Query) -> tuple[Hit, ...]:
         asked = searches(query, self.turns)
-        rankings = await asyncio.gather(*map(self._ranking, asked))
+        rankings = await self.at_once(*map(self._ranking, asked))
         hits = self.first.index.hits(_one(interleave, rankings, self.first.k))
         for step in self.steps:
             hits = await step(asked[0], hits)
@@ -111,6 +115,7 @@ def open_retriever(settings: RetrieverSettings, hands: Hands = NO_HANDS) -> Retr
         first=_search(index, settings),
         merge=EXPANSIONS[settings.expand.kind].merge if settings.expand else fuse,
         steps=tuple(_steps(settings, index, router, hands)),
+        at_once=hands.at_once,
     )
 
 

@@ -9,14 +9,14 @@ included: other programs beside it lengthen the times, but not the work. Chromiu
 """
 
 import argparse
-import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import CDPSession, sync_playwright
+from playwright.sync_api import CDPSession
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +27,7 @@ from eval.folder import Results
 from eval.report import save
 from retrieval.console import Parser
 from retrieval.stats import quantile
+from scripts.browser import NONE_HERE, chromium
 from scripts.large_run import large_run
 
 GOAL_MS: Final = 100
@@ -99,10 +100,10 @@ def _written(results: Results, folder: Path) -> Told:
 
 
 def _used(report: Path) -> Told:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
     rows = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
+        if browser is None:
+            sys.exit(NONE_HERE)
         for screen, (width, height) in SCREENS.items():
             page = browser.new_page(viewport={"width": width, "height": height})
             meter = page.context.new_cdp_session(page)
@@ -116,7 +117,6 @@ def _used(report: Path) -> Told:
                 times = page.evaluate(f"(async () => {{ {HANDS.read_text()} return timed('{step}', {TURNS}) }})()")
                 rows.append((f"{screen}: {step}", _told(times, (_work_ms(meter) - before) / TURNS)))
             page.close()
-        browser.close()
     return rows
 
 

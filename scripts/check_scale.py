@@ -13,7 +13,6 @@ that was cut short. With --json FILE, the figures are added to those that FILE h
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ import yaml
 from eval.browse import FOLDER
 from retrieval.console import Parser
 from scripts.bench_stub import MODEL
+from scripts.browser import chromium
 from scripts.scale_measures import keep, told
 from scripts.serving import computed, resident
 
@@ -248,20 +248,14 @@ def _mib(files: Iterable[Path]) -> float:
 
 def _opens(report: Path) -> float | None:
     """Seconds until the page and its table are there."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        return None
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
+        if browser is None:
+            return None
         page = browser.new_page()
         began = time.monotonic()
         page.goto(report.resolve().as_uri(), timeout=120_000)
         page.wait_for_selector("#body .row", timeout=120_000)
-        seconds = time.monotonic() - began
-        browser.close()
-    return seconds
+        return time.monotonic() - began
 
 
 def _sentence(one: Asking | Report) -> str:

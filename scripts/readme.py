@@ -3,11 +3,14 @@
 python -m scripts.readme out/demo
 """
 
-import csv
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from eval.folder import load_results
+from eval.summary import Row, summarise
+from eval.wording import points, within
 from retrieval.console import Parser
 
 README: Final = Path(__file__).parents[1] / "README.md"
@@ -20,32 +23,26 @@ HEAD: Final = """\
 | --- | --: | --- | --- | --: | --: |"""
 
 
-def table(rows: list[dict[str, str]]) -> str:
+def table(rows: Iterable[Row]) -> str:
     """The best strategy of each adapter and retriever, best first."""
-    best: dict[tuple[str, str], dict[str, str]] = {}
-    for row in sorted(rows, key=lambda r: -float(r["score"])):
-        best.setdefault((row["adapter"], row["retriever"]), row)
-    return "\n".join([HEAD, *(line(row) for row in best.values())])
+    best: dict[tuple[str, str], Row] = {}
+    for row in sorted(rows, key=lambda one: -one.score):
+        best.setdefault((row.adapter, row.retriever), row)
+    return "\n".join([HEAD, *map(line, best.values())])
 
 
-def line(row: dict[str, str]) -> str:
+def line(row: Row) -> str:
     """One combination, in points of 100."""
-
-    def points(column: str, sign: str = "") -> str:
-        return f"{100 * float(row[column]):{sign}.1f}"
-
-    delta = (
-        f"{points('delta', '+')} [{points('delta_ci_low', '+')}, {points('delta_ci_high', '+')}]"
-        if row["delta"]
-        else ""
-    )
+    delta = "baseline"
+    if row.delta is not None and row.delta_ci_low is not None and row.delta_ci_high is not None:
+        delta = f"{points(row.delta)} [{points(row.delta_ci_low)}, {points(row.delta_ci_high)}]"
     cells = (
-        f"`{row['combination']}`",
-        points("score"),
-        f"{points('ci_low')} to {points('ci_high')}",
-        delta or "baseline",
-        f"{float(row['prompt_tokens']):.0f}",
-        f"{float(row['latency_p50_s']):.2f}",
+        f"`{row.combination}`",
+        f"{100 * row.score:.1f}",
+        within(row.ci_low, row.ci_high),
+        delta,
+        f"{row.prompt_tokens:.0f}",
+        f"{row.latency_p50_s:.2f}",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -58,12 +55,10 @@ def main() -> None:
     run = parser.parse_args().run
     if not (run / "verdict.json").is_file():
         parser.error(f"{run} holds no finished run; make one with `make demo`")
-    with (run / "summary.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     sentence = json.loads((run / "verdict.json").read_text(encoding="utf-8"))["sentence"]
     head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     tail = rest.partition(END)[2]
-    figures = f"{BEGIN}\n\n{table(rows)}\n\nThe verdict: *{sentence}*\n\n{END}"
+    figures = f"{BEGIN}\n\n{table(summarise(load_results(run)))}\n\nThe verdict: *{sentence}*\n\n{END}"
     README.write_text(head + figures + tail, encoding="utf-8")
     print(f"README.md has the figures of {run}")
 

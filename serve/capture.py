@@ -1,6 +1,7 @@
 """`capture: FILE` of a stack: chats and what people said of them, kept for `scripts.curate`; off unless it is named.
 
-One JSON object a line, whole lines only, readable by its owner alone. A chat's sources are kept with their texts: an
+One JSON object a line, whole lines only, readable by its owner alone. A full file becomes FILE.0001, the next one
+FILE.0002, so that they can be moved away; nothing is ever deleted. A chat's sources are kept with their texts: an
 index is built again, and what the model was shown would be lost. Knows nothing of HTTP, but for the shape of feedback.
 """
 
@@ -11,7 +12,9 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from glob import escape
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -27,6 +30,8 @@ COMPLETION: Final = "chatcmpl-"
 """What the id of an answer has before the id of its request."""
 MOST_IDS: Final = 100_000
 """Chats that feedback may still be about, the latest: about 15 MB of ids."""
+PIECE_BYTES: Final = 1 << 30
+"""A file of this size is full."""
 TAIL_BYTES: Final = 64 << 20
 """So much of the file's end is read for ids after a restart."""
 
@@ -80,7 +85,7 @@ class Capture:
         self._ids: Final[OrderedDict[str, None]] = OrderedDict()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: Final = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            self._file: Final = os.open(path, _OPEN, 0o600)
         except OSError as error:
             raise self._unfit(error) from None
         try:
@@ -129,11 +134,26 @@ class Capture:
     def _append(self, kept: Mapping[str, Any]) -> None:
         """A whole line, or nothing and an OSError."""
         line = (json.dumps(kept, ensure_ascii=False, default=str) + "\n").encode("utf-8", "replace")
+        if os.fstat(self._file).st_size >= PIECE_BYTES:
+            with suppress(OSError):  # a full file takes more, where no other can be made
+                self._turn()
         before = os.fstat(self._file).st_size
         written = os.write(self._file, line)
         if written < len(line):  # a disk that is nearly full takes a part
             os.ftruncate(self._file, before)
             raise OSError(0, "the disk is full")
+
+    def _turn(self) -> None:
+        """Begin another file in the place of the full one."""
+        if self._path.exists():
+            last = max((int(one.suffix[1:]) for one in _full(self._path)), default=0)
+            self._path.rename(f"{self._path}.{last + 1:04}")
+        new = os.open(self._path, _OPEN, 0o600)
+        try:
+            fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.dup2(new, self._file, inheritable=False)
+        finally:
+            os.close(new)
 
     def _know(self, name: str) -> None:
         self._ids[name] = None
@@ -156,20 +176,37 @@ class Capture:
         return ServeError(f"{self._path}: chats cannot be kept here ({error.strerror}); name another `capture:`")
 
     def _resume(self) -> None:
-        """The latest ids of the file; half a line at its end, left by a power cut, goes."""
-        size = os.fstat(self._file).st_size
-        start = max(0, size - TAIL_BYTES)
-        tail = os.pread(self._file, size - start, start)
+        """The latest ids; half a line at the end of the file, left by a power cut, goes."""
+        for full in _full(self._path)[-1:]:
+            with full.open("rb") as file:
+                self._know_all(_tail(file.fileno())[0])
+        tail, start = _tail(self._file)
         whole = tail.rfind(b"\n") + 1
         if half := tail[whole:]:
             if not (_BEGINS.startswith(half) or half.startswith(_BEGINS)):
                 raise ServeError(f"{self._path}: ends with what is no captured chat; name another file as `capture:`")
             os.ftruncate(self._file, start + whole)
             _logger.warning("%s: its last line was broken off and is removed", self._path)
-        for found in _CHAT.finditer(tail, 0, whole):
+        self._know_all(tail[:whole])
+
+    def _know_all(self, lines: bytes) -> None:
+        for found in _CHAT.finditer(lines):
             self._know(json.loads(found[1]))
 
 
+def _tail(file: int) -> tuple[bytes, int]:
+    """The end of a file, and where it begins."""
+    size = os.fstat(file).st_size
+    start = max(0, size - TAIL_BYTES)
+    return os.pread(file, size - start, start), start
+
+
+def _full(path: Path) -> list[Path]:
+    """The files that were full before this one, the oldest first."""
+    return sorted(path.parent.glob(f"{escape(path.name)}.[0-9][0-9][0-9][0-9]"))
+
+
+_OPEN: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT
 _BEGINS: Final = b'{"id": "'
 _CHAT: Final = re.compile(rb'^\{"id": ("(?:[^"\\]|\\.)*"), "at": ', re.MULTILINE)
 """The beginning of a chat's line, as `row` writes it."""
@@ -192,17 +229,18 @@ def row(exchange: Exchange) -> dict[str, Any]:
 
 
 def read_captured(path: Path) -> tuple[Captured, ...]:
-    """Every chat of the file, with its feedback. FileError has every line that is neither."""
+    """Every chat of the file and of the full ones before it, with its feedback. FileError has every line that is
+    neither."""
     chats: dict[str, Captured] = {}
     wrong: list[str] = []
-    for number, kept in read_jsonl(path):
+    for place, number, kept in ((one, *line) for one in (*_full(path), path) for line in read_jsonl(one)):
         try:
             if "feedback" not in kept:
                 chats[kept["id"]] = _chat(kept)
             elif kept["id"] in chats:
                 chats[kept["id"]] = _heard(chats[kept["id"]], kept["feedback"])
         except (KeyError, TypeError, ValueError):
-            wrong.append(f"{path}:{number}: is neither a captured chat nor feedback on one; remove the line")
+            wrong.append(f"{place}:{number}: is neither a captured chat nor feedback on one; remove the line")
     if wrong or not chats:
         raise FileError("\n".join(wrong) or f"{path}:1: has no chats; ask something while `capture:` names it")
     return tuple(chats.values())

@@ -22,7 +22,8 @@ WRITING: Final = Sampling(temperature=0.0, max_tokens=MOST_TOKENS)
 class Writer:
     """Prompt -> text. A prompt is asked once: whoever asks it again, or meanwhile, gets the same and is charged for it.
 
-    So strategies that are compared find the same passages, and each costs what it would cost alone.
+    So strategies that are compared find the same passages, and each costs what it would cost alone: the wait for an
+    engine that was lost is nobody's.
     """
 
     def __init__(self, model: Model, remembered: int = REMEMBERED) -> None:
@@ -32,7 +33,7 @@ class Writer:
     async def __call__(self, prompt: str) -> str:
         started = time.perf_counter()
         reply = await self._once(prompt, lambda: self._write(prompt))
-        charge(reply.usage, max(0.0, reply.seconds - (time.perf_counter() - started)))
+        charge(reply.usage, reply.seconds - (time.perf_counter() - started))
         return reply.text
 
     async def _write(self, prompt: str) -> Reply:

@@ -16,6 +16,7 @@ from retrieval.retriever import NO_HANDS, Hands, NoRetrieval, Retriever, open_re
 from retrieval.reuse import Write
 from serve.combination import NONE
 from serve.hands import counter
+from serve.meter import at_once
 from serve.stack import Stack
 from serve.strategies.kind import Strategy
 from serve.strategies.kinds import build, needed, searched_by
@@ -73,7 +74,7 @@ def open_all(stack: Stack, write: Write = NO_HANDS.write, lend: Lend = alone) ->
 
     `write` is the stack's model. Without one everything opens too: what is wrong is said before an engine is started.
     """
-    hands = Hands(write=write, count=counter(stack.model))
+    hands = Hands(write=write, count=counter(stack.model), at_once=at_once)
     if any(settings.tokens for settings in stack.retrievers.values()):
         hands.count("")
     pointers = _pointers(stack)

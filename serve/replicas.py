@@ -65,14 +65,15 @@ class Replica:
         self._log = LOG.with_name(f"{LOG.stem}-{number}{LOG.suffix}")
         self._starting = asyncio.Lock()
         self._engine: Engine | None = None
+        self._url = ""
         self._unwanted = False
 
     async def start(self) -> str:
         """Its URL, once it answers; the same when it is asked again. ServeError names the machine."""
         async with self._starting:
-            if self._engine is None:
-                self._engine = await asyncio.to_thread(self._started)
-            return self._engine.server.urls[0]
+            if not self._url:
+                self._url = await asyncio.to_thread(self._started)
+            return self._url
 
     async def end(self) -> None:
         """Return when it has ended because it should."""
@@ -82,18 +83,25 @@ class Replica:
             os._exit(1)
 
     async def stop(self) -> None:
+        """Return when its engine is over, one that was still starting too."""
         self._unwanted = True
         if self._engine:
-            await asyncio.to_thread(self._engine.__exit__)
+            self._engine.give_up()
+        async with self._starting:
+            if self._engine:
+                await asyncio.to_thread(self._engine.__exit__)
 
-    def _started(self) -> Engine:
+    def _started(self) -> str:
         import ray
 
         order, address = self._order, str(ray.util.get_node_ip_address())
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray allows a process as many as it reserved CPUs: one
         try:
             refuse_others(order)
-            return Engine(order.stack, self._log, order.host or address, order.key).__enter__()
+            self._engine = Engine(order.stack, self._log, order.host or address, order.key)
+            if self._unwanted:
+                self._engine.give_up()
+            return self._engine.__enter__().server.urls[0]
         except ServeError as error:
             raise ServeError(f"no engine on {address}, a machine of the cluster: {error}") from None
 
@@ -149,6 +157,8 @@ class Replicas:
             try:
                 url = ray.get(actor.start.options(max_task_retries=-1).remote())
             except ray.exceptions.RayTaskError as error:  # the engine could not be started
+                if self._closing.is_set():
+                    return
                 if not lives:
                     ray.kill(actor)  # so that its GPUs are free
                     self._roll.stays_away(number, str(error.cause))
@@ -171,9 +181,12 @@ class Replicas:
             self._roll.goes(number)
 
     def _stop(self, ray: Any, actors: list[Any]) -> None:
-        """End the engines before Ray's processes: the next ones may want their memory."""
+        """End the engines before Ray's processes: the next ones may want their memory, and a guard that Ray kills
+        leaves its folder."""
         self._closing.set()
-        ends = [actors[number].stop.remote() for number in self._roll.numbers]
+        placed = {actor.__ray_ready__.remote(): actor for actor in actors}
+        there, _ = ray.wait([*placed], num_returns=len(placed), timeout=PULSE)  # the others have no engine yet
+        ends = [placed[one].stop.remote() for one in there]
         ray.wait(ends, num_returns=len(ends), timeout=END_SECONDS)
         for actor in actors:
             ray.kill(actor)
@@ -199,10 +212,6 @@ class Roll(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._there.values())
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        return (*self._there,)
 
     def comes(self, number: int, url: str) -> None:
         _logger.info("replica %d answers at %s", number, url)

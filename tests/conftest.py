@@ -1,7 +1,6 @@
 """What several test files share: one real engine, whose start is what takes the time, and a folder to train in."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from scripts.browser import NONE_HERE, chromium
 from serve.engine import Engine
 from serve.stack import EngineSettings, Stack
 from serve.strategies.prompted import Prompted
@@ -56,15 +56,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """A real one; no longer than a module, since it holds an event loop that other tests want."""
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no chromium here; apt-get install chromium")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as launched:
+        if launched is None:
+            pytest.skip(NONE_HERE)
         yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def test_what_may_be_lost_against_the_baseline_is_the_lower_end_of_the_differenc
     assert only(judge(gates, even))[0] is holds
 
 
-def test_the_best_is_judged_unless_the_file_names_another() -> None:
+def test_whom_the_verdict_adopts_is_judged_unless_the_file_names_another() -> None:
     gates = Gates(score=Floor(at_least=0.5))
 
     assert judge(gates, RUN).combination == TUNED
@@ -91,7 +91,7 @@ def test_all_gates_are_judged_at_once_and_the_last_line_names_those_that_fail() 
     judgement = judge(gates, RUN)
 
     assert [gate.holds for gate in judgement.gates] == [False, False, True]
-    assert judgement.sentence == f"For {TUNED}, 2 of 3 gates failed: score and tokens."
+    assert judgement.sentence == f"For {TUNED} (the verdict adopts it), 2 of 3 gates failed: score and tokens."
 
 
 @pytest.mark.parametrize(("now", "holds"), [(0.7, True), (0.4, False)])

@@ -8,6 +8,7 @@ import pytest
 from eval.analysis import Analysis, analyse
 from eval.finding import find
 from eval.folder import Results
+from eval.gate import Floor, Gates, judge
 from eval.summary import summarise
 from eval.task import ScorerSettings
 from serve.combination import Combination
@@ -126,6 +127,30 @@ def test_a_clear_gain_is_adopted_though_another_that_may_be_chance_is_a_little_l
     assert analysis.verdict.blame is not None
     assert analysis.verdict.blame.combination == "base:none:sure"
     assert "base:none:direct" not in analysis.verdict.tied
+
+
+@pytest.mark.parametrize(
+    ("others", "judged"),
+    [
+        (["doubtful", "sure"], "base:none:sure (the verdict adopts it)"),
+        (["doubtful"], "base:none:doubtful (it scores highest, the verdict adopts none)"),
+        (["worse"], "base:none:direct (it scores highest, the verdict adopts none)"),
+    ],
+)
+def test_gates_that_name_no_combination_judge_whom_the_verdict_is_about(others: list[str], judged: str) -> None:
+    right = {"direct": (0, 50), "doubtful": (17, 80), "sure": (0, 62), "worse": (0, 40)}
+    table = {
+        f"base:none:{name}": [float(right[name][0] <= n < right[name][1]) for n in range(100)]
+        for name in ["direct", *others]
+    }
+    results = run(table, "base:none:direct")
+
+    judgement = judge(Gates(score=Floor(at_least=0)), results)
+
+    best = analyse(results).best
+    assert best is not None
+    assert judgement.combination == best.combination
+    assert judgement.sentence == f"For {judged}, the gate holds."
 
 
 @pytest.mark.parametrize(("gained", "n", "sizes"), [(5, 5, 1), (5, 12, 1), (60, 100, 20)])

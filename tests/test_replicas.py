@@ -255,6 +255,25 @@ def test_an_engine_that_dies_is_started_again_and_nothing_of_it_stays(
     assert not engines(grid)
 
 
+def test_an_engine_that_still_starts_when_a_run_ends_is_over_with_it(
+    grid: Grid, tmp_path: Path, stand_in: None
+) -> None:
+    """One of two is ready at once; the other never would be."""
+    pytest.importorskip("ray", reason="Ray is an extra: make ray")
+    program, ready = tmp_path / "stand_in/vllm/entrypoints/openai/api_server.py", tmp_path / "ready"
+    program.write_text(f"import os, time\ntry: os.mkdir({str(ready)!r})\nexcept OSError: time.sleep(600)\n{STAND_IN}")
+
+    with Replicas(on_ray(grid, HERE, 2).stack):
+        until = time.monotonic() + 120
+        while len(running := engines(grid)) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        used = folders(grid)
+
+    assert len(running) == len(used) == 2
+    assert not list(filter(is_running, running))
+    assert not [folder for folder in used if folder.exists()]
+
+
 class Lives:
     """Ray, as one who follows a replica sees it: what came of each start and each end, one after the other."""
 
@@ -310,5 +329,14 @@ def test_a_replica_that_cannot_be_started_again_is_told_of_and_tried_anew(
 
 def engines(grid: Grid) -> list[int]:
     """The stand-ins for this model that this process has started, by whatever way."""
+    return [pid for pid, said in _words(grid).items() if "serve.guard" not in said]
+
+
+def folders(grid: Grid) -> list[Path]:
+    """Where each of them has what it needs, which its guard removes."""
+    return [Path(said.split()[3]) for said in _words(grid).values() if "serve.guard" in said]
+
+
+def _words(grid: Grid) -> dict[int, str]:
     words = {pid: words_of(pid) for pid in descendants(os.getpid()) if is_running(pid)}
-    return [pid for pid, said in words.items() if f"--model {grid.stack.model} " in said and "serve.guard" not in said]
+    return {pid: said for pid, said in words.items() if f"--model {grid.stack.model} " in said}

@@ -105,6 +105,48 @@ def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     assert refused.value.status == 404
 
 
+def test_full_files_stay_beside_the_one_that_is_written_and_are_read_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two chats fill a file. What is said later of a chat in one of them counts, after a restart too."""
+    file = tmp_path / "chats [1].jsonl"
+    with Capture(file) as kept:
+        kept.observe(answered(id="c0"))
+        monkeypatch.setattr(capture, "PIECE_BYTES", file.stat().st_size + 1)
+        for number in range(1, 5):
+            kept.observe(answered(id=f"c{number}"))
+        kept.hear(Feedback(id="c0", rating="up"))
+        with pytest.raises(ServeError, match="another gateway captures"):
+            Capture(file)
+    with Capture(file) as again:
+        again.hear(Feedback(id="c2", rating="down"))
+
+    names = sorted(one.name for one in tmp_path.iterdir())
+    assert names == [file.name, *(f"{file.name}.000{number}" for number in (1, 2, 3))]
+    assert {stat.S_IMODE(one.stat().st_mode) for one in tmp_path.iterdir()} == {0o600}
+    read = read_captured(file)
+    assert [one.id for one in read] == [f"c{number}" for number in range(5)]
+    assert [one.rating for one in read] == ["up", None, "down", None, None]
+
+
+def test_where_no_other_file_can_be_made_a_full_one_takes_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def refused(*_: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    file = tmp_path / "chats.jsonl"
+    monkeypatch.setattr(capture, "PIECE_BYTES", 1)
+    with Capture(file) as kept:
+        kept.observe(answered(id="c0"))
+        with monkeypatch.context() as full:
+            full.setattr(os, "open", refused)
+            kept.observe(answered(id="c1"))
+        kept.observe(answered(id="c2"))
+
+    assert [one.id for one in read_captured(file)] == ["c0", "c1", "c2"]
+    assert len([*tmp_path.iterdir()]) == 2
+
+
 def test_two_gateways_do_not_share_a_file(tmp_path: Path) -> None:
     with Capture(tmp_path / "chats.jsonl"):
         before = sorted(Path("/proc/self/fd").iterdir())

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from serve.opened import open_all
 from serve.pipeline import Pipeline
 from serve.stack import Stack
 from serve.strategies.prompted import Prompted
+from serve.upstream import Server
 from tests.serve_stub import counted, echoing
 from tests.tiny_search import make_embedder
 
@@ -174,6 +176,25 @@ async def test_an_answer_costs_what_its_retriever_asked_too_whoever_asked_it_fir
     assert cost == Usage(6, 6)  # "Reword it. Question: d1 or d2?" and "pocket heard Question: d1 or d2?"
     assert [one.usage for one in more] == [one.usage + cost for one in plain]
     assert heard.usage == more[0].usage
+
+
+async def test_the_wait_for_an_engine_is_given_back_once_to_an_answer_that_had_two_things_written(index: Path) -> None:
+    """The question after the turn before it, and the question alone, are put in other words at once."""
+    there: list[str] = []
+    stack = stack_of(index, "", expand=ExpandSettings(kind="multi"))
+    query = Query("d1 or d2?", history=("Which is true?", "d0."))
+    with echoing() as echo:
+        async with Pipeline(stack, Server(there, comes_within=60)) as pipeline:
+            asked = asyncio.create_task(pipeline.ask(Combination(BASE, "more", "direct"), query))
+            await asyncio.sleep(0.1)
+            came = time.perf_counter()
+            there.append(echo.url)
+
+            answer = await asyncio.wait_for(asked, 30)
+            since = time.perf_counter() - came
+
+    assert len(echo.asked) == 3
+    assert 0 < answer.search_seconds < answer.seconds < since
 
 
 async def test_a_budget_counts_the_tokens_of_the_stacks_own_model(index: Path) -> None:
