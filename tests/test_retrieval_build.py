@@ -74,7 +74,7 @@ def edited(corpus: dict[int, Document], edits: Edits, edition: int) -> dict[int,
     return after
 
 
-@tried(max_examples=12, deadline=None)
+@tried(max_examples=12)
 @given(st.lists(EDITS, min_size=1, max_size=3))
 def test_a_build_on_top_of_another_is_one_from_nothing(
     embedder: Path, embedded: list[str], rounds: list[Edits]

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.ports import held, number_of
 from tests.sharing import SHARED
 from tests.test_train_resume import ROOT, SCRIPT, WEIGHTS, checkpoint_and_stop
 from tests.test_train_run import train
@@ -79,23 +79,22 @@ def test_one_process_goes_on_as_two_and_these_as_one(
 
 def on_two_machines(world: Path, other: Path, *settings: str) -> list[tuple[int, str]]:
     """As a user would: one command on each, from a folder that the other cannot see; exit codes and words."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = [str(Path(sys.executable).parent / "accelerate"), "launch", "--main_process_port", str(port)]
-    launch += ["--config_file", str(MACHINES / "ddp-nodes.yaml"), "--machine_rank"]
-    machines = [
-        subprocess.Popen(
-            [*launch, str(rank), str(SCRIPT), "--config", "tiny.yaml", *settings],
-            cwd=folder,
-            env=os.environ | PROCESSES,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank, folder in enumerate((world, other))
-    ]
-    said = [machine.communicate(timeout=300)[0] for machine in machines]
+    with held() as meeting:
+        launch = [str(Path(sys.executable).parent / "accelerate"), "launch"]
+        launch += ["--main_process_port", str(number_of(meeting))]
+        launch += ["--config_file", str(MACHINES / "ddp-nodes.yaml"), "--machine_rank"]
+        machines = [
+            subprocess.Popen(
+                [*launch, str(rank), str(SCRIPT), "--config", "tiny.yaml", *settings],
+                cwd=folder,
+                env=os.environ | PROCESSES,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank, folder in enumerate((world, other))
+        ]
+        said = [machine.communicate(timeout=300)[0] for machine in machines]
     return [(machine.returncode, words) for machine, words in zip(machines, said, strict=True)]
 
 
