@@ -45,8 +45,7 @@ def echoing(**settings: Any) -> Iterator[Echo]:
     class Handler(_Handler):
         stub = echo
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), Handler) as server:
         echo.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:
@@ -54,6 +53,12 @@ def echoing(**settings: Any) -> Iterator[Echo]:
         finally:
             echo.may_go_on.set()
             server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    """By default a sixth that nobody has met yet would have to knock again after a second."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -74,7 +74,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "api_server.py").write_text(STAND_IN)
     for name, value in {
         "PYTHONPATH": f"{tmp_path / 'stand_in'}:{ROOT}",
-        "STUB_SECONDS": "0.05",
+        "STUB_SECONDS": "0.2",
         "STUB_TELLS": "1",
     }.items():
         monkeypatch.setenv(name, value)
@@ -248,7 +248,7 @@ def test_an_engine_that_dies_is_started_again_and_nothing_of_it_stays(
     killer = Thread(target=kill, daemon=True)
     killer.start()
     watched.run()
-    killer.join(1)
+    killer.join(60)
 
     assert len(watched.records) == len(grid.cells) * len(grid.task.examples)
     assert killed

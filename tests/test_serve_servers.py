@@ -16,6 +16,7 @@ from serve.pipeline import Pipeline, dead_adapters, probe_adapters
 from serve.stack import Stack
 from serve.strategies.prompted import Prompted
 from serve.upstream import Chunk, Line, Patience, Server, Upstream
+from tests.logs import told
 from tests.ports import held, number_of
 from tests.serve_stub import CUT, Echo, echoing
 
@@ -108,9 +109,7 @@ async def test_one_that_cannot_be_reached_hinders_nobody_and_is_told_of_once(
                 await model(line).chat(QUESTION)
 
     assert len(third.asked) == 2
-    assert [one.getMessage() for one in caplog.records] == [
-        f"{third.url} answered 503: out of order; the other servers go on"
-    ]
+    assert told(caplog) == [f"{third.url} answered 503: out of order; the other servers go on"]
 
 
 async def test_when_all_are_gone_each_says_why(gone: str) -> None:
@@ -190,8 +189,7 @@ async def test_the_probe_tells_which_servers_are_down_or_lack_an_adapter(
     async with Pipeline(stack(gone, *[echo.url for echo in two])) as pipeline:
         await probe_adapters(pipeline)
 
-    told = [one.getMessage() for one in caplog.records]
-    assert told == [
+    assert told(caplog) == [
         f"{two[0].url} does not offer house, so the other servers are asked for it",
         f"{gone} does not answer: its adapters are not probed, and the other servers go on",
     ]
@@ -208,10 +206,10 @@ async def test_a_server_that_cannot_be_probed_is_told_of_and_the_others_are_prob
     async with Pipeline(stack(a.url, b.url), None, AT_ONCE) as pipeline:
         dead = await dead_adapters(pipeline)
 
-    (told,) = [one.getMessage() for one in caplog.records]
+    (sentence,) = told(caplog)
     assert dead == ("house",)
-    assert told.startswith(a.url)
-    assert told.endswith(": its adapters are not probed, and the other servers go on")
+    assert sentence.startswith(a.url)
+    assert sentence.endswith(": its adapters are not probed, and the other servers go on")
 
 
 async def test_where_no_server_can_be_probed_each_says_why(two: tuple[Echo, Echo]) -> None:
