@@ -13,12 +13,12 @@ from retrieval import gpu
 from retrieval.batch import Vectors as Matrix
 from retrieval.gpu import GpuSearch, start
 from retrieval.vectors import Vectors
+from tests.logs import told
 
 CHILD = """
 import sys
 import faiss
 from retrieval.gpu import answer
-from tests.logs import told
 answer(faiss.read_index(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)
 """
 
