@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import get_args
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -117,7 +118,7 @@ class Model:
             raise RetrievalError("the model has gone home")
         self.asked.append(prompt)
         await asyncio.sleep(0)
-        return f" seen{hash(prompt) % 1000} \n"
+        return f" seen{crc32(prompt.encode())} \n"
 
 
 def short(number: int, edition: int = 0) -> Document:
