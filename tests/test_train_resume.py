@@ -205,12 +205,12 @@ def test_the_budget_is_halved_until_it_fits(limit: int) -> None:
 
 
 def test_a_row_that_does_not_fit_says_who_holds_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    lines = ("4242, /usr/bin/python, 20000 MiB", f"{os.getpid()}, ourselves, 9 MiB", "No devices were found")
+    lines = ("9999999, /usr/bin/python, 20000 MiB", f"{os.getpid()}, ourselves, 9 MiB", "No devices were found")
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    said = r"process 4242 \(/usr/bin/python\) holds 20000 MiB of the GPU\. Set"
+    said = r"process 9999999 \(/usr/bin/python\) holds 20000 MiB of the GPU\. Set"
     with pytest.raises(TrainError, match=f"has 900: {said}"):
         largest_that_fits(lambda _: False, most=1600, least=900)
     with pytest.raises(TrainError, match=f"the GPU's memory is full: {said}"), told_when_full():
