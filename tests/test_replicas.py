@@ -74,7 +74,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "api_server.py").write_text(STAND_IN)
     for name, value in {
         "PYTHONPATH": f"{tmp_path / 'stand_in'}:{ROOT}",
-        "STUB_SECONDS": "0.2",
+        "STUB_SECONDS": "0.05",
         "STUB_TELLS": "1",
     }.items():
         monkeypatch.setenv(name, value)
