@@ -12,6 +12,7 @@ def looked_at(browser: Browser, file: Path, width: int, scheme: str) -> Iterator
     """The page, loaded from its file on a screen of this width; fails where it does anything of that."""
     heard: list[str] = []
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_default_timeout(60_000)
     page.on("console", lambda message: heard.append(message.text))
     page.on("pageerror", lambda error: heard.append(str(error)))
     page.on("request", lambda request: heard.append(request.url))

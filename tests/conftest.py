@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from scripts.browser import NONE_HERE, chromium
 from serve.engine import Engine
@@ -17,6 +18,10 @@ from tests.tiny import make_adapter, make_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# Hypothesis' own profile for continuous integration, here everywhere: the same examples each time, and no clock, which
+# on a busy machine would tell of the machine. `--hypothesis-profile default` draws others.
+settings.load_profile("ci")
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """A real one; no longer than a module, since it holds an event loop that other tests want."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=60_000)  # a page on a busy machine is slow, and right
     with chromium() as launched:
         if launched is None:
             pytest.skip(NONE_HERE)

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from tests.ports import held, number_of
+
 Say = Callable[[str, list[dict[str, str]]], str]
 """(model, messages) -> the reply."""
 
@@ -37,12 +39,13 @@ class Stub:
     """What it lists, the base model first; it answers as any model."""
     calls: list[str] = field(default_factory=list)
     """Model and messages of each answer that was given, as one text."""
-    port: int = 0
+    place: socket.socket = field(default_factory=held)
+    """Its port, which nobody else is given while it is down."""
     lock: Lock = field(default_factory=Lock)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://127.0.0.1:{number_of(self.place)}/v1"
 
     def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if self.broken(body["messages"][-1]["content"]):
@@ -72,9 +75,8 @@ def call_of(model: str, messages: Sequence[dict[str, str]]) -> str:
 
 @contextmanager
 def serving(stub: Stub) -> Iterator[Stub]:
-    """The stub on a free port of this machine, or again on the one that it had; it ends as if killed."""
+    """The stub at its port; it ends as if killed, and may be served again."""
     with _Server(stub) as server:
-        stub.port = server.server_address[1]
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:
             yield stub
@@ -88,7 +90,7 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, stub: Stub) -> None:
-        super().__init__(("127.0.0.1", stub.port), _Handler)
+        super().__init__(stub.place.getsockname(), _Handler)
         self.stub = stub
         self.connections = set[socket.socket]()
 

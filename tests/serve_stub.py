@@ -45,8 +45,7 @@ def echoing(**settings: Any) -> Iterator[Echo]:
     class Handler(_Handler):
         stub = echo
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), Handler) as server:
         echo.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:
@@ -54,6 +53,12 @@ def echoing(**settings: Any) -> Iterator[Echo]:
         finally:
             echo.may_go_on.set()
             server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    """By default a sixth that nobody has met yet would have to knock again after a second."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -66,10 +71,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {"object": "list", "data": cards})
 
     def do_POST(self) -> None:
-        self.stub.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-        body = json.loads(self.stub.bodies[-1])
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.loads(raw)
+        self.stub.bodies.append(raw)
         self.stub.asked.append(body)
-        failure = self.stub.failures.pop(0) if self.stub.failures else 200
+        try:  # not: look, then take, which is two steps, and others are asked meanwhile
+            failure = self.stub.failures.pop(0)
+        except IndexError:
+            failure = 200
         if failure >= 400:
             self._send(failure, {"error": {"message": self.stub.complaint}})
         elif body.get("stream"):
@@ -93,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
         for word in said(body).split(" "):
             self._event({"choices": [{"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}]})
-            self.stub.may_go_on.wait(10)
+            self.stub.may_go_on.wait(300)
             if cut:
                 return self._hang_up()
         self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]})

@@ -45,7 +45,7 @@ class Seen:
 @contextmanager
 def looking(browser: Browser, file: Path, view: dict[str, str] | None = None, **settings: Any) -> Iterator[Seen]:
     page = browser.new_page(**settings)
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     seen = Seen(page)
     page.route(lambda url: url.startswith("http"), lambda route: (seen.asked.append(route.request.url), route.abort()))
     page.on("request", lambda one: seen.asked.append(one.url) if not one.url.startswith(("file:", "data:")) else None)

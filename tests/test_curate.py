@@ -96,7 +96,7 @@ def _asked(row: dict[str, Any]) -> list[Text]:
     return [Text(where=row["meta"]["id"], question=turn) for turn in turns]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(chats=CHATS, share=st.sampled_from((0.0, 0.3, 0.5, 1.0)), seed=st.integers(0, 9))
 def test_no_question_is_on_both_sides_and_every_chat_is_accounted_for(
     chats: list[Captured], share: float, seed: int

@@ -1,5 +1,6 @@
 """A search finds what is planted, says so when nothing is, and never touches the test set."""
 
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -283,11 +284,11 @@ def test_a_strategy_that_thinks_first_is_not_shown_answers_without_thoughts(stub
 def test_the_base_model_writes_instructions_told_its_failures_on_the_half_that_chooses(
     stub: Stub, tmp_path: Path
 ) -> None:
-    answers = answering({"entry by entry": 0.45})
+    answers, written = answering({"entry by entry": 0.45}), itertools.count()
 
     def say(model: str, messages: list[dict[str, str]]) -> str:
         if "system message of another model" in messages[-1]["content"]:
-            return GOOD if len(stub.calls) % 2 else "Guess."
+            return GOOD if next(written) % 2 else "Guess."
         return answers(model, messages)
 
     stub.say = say

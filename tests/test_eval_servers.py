@@ -41,11 +41,13 @@ def test_a_server_killed_in_the_middle_of_a_run_costs_no_answer_and_is_asked_aga
         had, seen = len(b.calls), len(a.calls)
         while len(a.calls) < seen + 20:  # it goes on without
             time.sleep(0.002)
+        a.seconds = 0.5  # more than a minute for what is left: the other is asked long before all is answered
         with serving(b):
             while len(b.calls) == had:
                 time.sleep(0.002)
             back.set()
-            finished.wait(60)
+            a.seconds = 0.02
+            finished.wait(300)
 
     finished = Event()
     with serving(a), ExitStack() as stay:
@@ -55,7 +57,7 @@ def test_a_server_killed_in_the_middle_of_a_run_costs_no_answer_and_is_asked_aga
         thread.start()
         results = run(grid, tmp_path / "out")
         finished.set()
-        thread.join(10)
+        thread.join(60)
 
     names = [(one.combination, one.id) for one in read_records(tmp_path / "out" / "records.jsonl")]
     assert (killed.is_set(), back.is_set()) == (True, True)

@@ -116,7 +116,7 @@ def _locked(app: ASGIApp, key: str) -> ASGIApp:
 @contextmanager
 def looking(browser: Browser, site: Site, search: str = "", **settings: Any) -> Iterator[Seen]:
     page = browser.new_page(**settings)
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     seen = Seen(page)
     page.on("console", lambda message: seen.complaints.append(message.text))
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))

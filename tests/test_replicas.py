@@ -248,7 +248,7 @@ def test_an_engine_that_dies_is_started_again_and_nothing_of_it_stays(
     killer = Thread(target=kill, daemon=True)
     killer.start()
     watched.run()
-    killer.join(1)
+    killer.join(60)
 
     assert len(watched.records) == len(grid.cells) * len(grid.task.examples)
     assert killed

@@ -18,7 +18,7 @@ class Lengths:
         self.fails = False
 
     def __call__(self, texts: list[str]) -> Vectors:
-        self.go.wait(timeout=10)
+        self.go.wait(timeout=60)
         self.calls.append(texts)
         if self.fails:
             raise RuntimeError("out of memory")

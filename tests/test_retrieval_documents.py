@@ -12,6 +12,7 @@ from retrieval.__main__ import main
 from retrieval.documents import read_documents
 from retrieval.files import FileError, read_jsonl
 from retrieval.passage import Document
+from tests.logs import told
 from tests.made_files import make_hollow
 
 
@@ -166,7 +167,7 @@ def test_what_was_skipped_and_passed_over_is_told(tmp_path: Path, caplog: pytest
 
     assert [document.id for document in documents] == ["good.txt"]
     assert len(reading.skipped) == 25
-    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+    assert told(caplog, logging.WARNING) == [
         f"{tmp_path}: passed over 25 of other kinds: 00.png, 01.png, 02.png, 03.png, 04.png and 20 more",
         *(f"skipped: {tmp_path}/{number:02}.txt: is empty" for number in range(20)),
         "skipped: ... and 5 more",

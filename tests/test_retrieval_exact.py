@@ -25,7 +25,7 @@ def with_all_groups(matrix: Matrix, folder: Path) -> Vectors:
 
 
 @pytest.mark.parametrize("kind", ["flat", "fp16"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 80), st.integers(1, 100), st.floats(0, 1), st.booleans(), st.integers(0, 10**6))
 def test_search_is_brute_force(kind: Kind, rows: int, k: int, density: float, masked: bool, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -88,7 +88,7 @@ def test_groups_that_are_all_read_find_what_half_precision_finds(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["flat", "fp16"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @example(rows=[0], seed=36670)
 @given(rows=st.lists(st.integers(0, 49), max_size=60), seed=st.integers(0, 10**6))
 def test_what_is_taken_is_what_was_given_row_by_row(kind: Kind, rows: list[int], seed: int) -> None:

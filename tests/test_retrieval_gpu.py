@@ -13,6 +13,7 @@ from retrieval import gpu
 from retrieval.batch import Vectors as Matrix
 from retrieval.gpu import GpuSearch, start
 from retrieval.vectors import Vectors
+from tests.logs import told
 
 CHILD = """
 import sys
@@ -55,7 +56,7 @@ def test_when_the_child_dies_the_cpu_goes_on(matrix: Matrix, tmp_path: Path, cap
     found = [vectors.search(matrix[5], 3) for _ in range(2)]
 
     assert found == [plain.search(matrix[5], 3)] * 2
-    assert len(caplog.records) == 1
+    assert len(told(caplog)) == 1
 
 
 def test_without_a_gpu_the_child_says_so_and_ends(tmp_path: Path) -> None:
@@ -74,9 +75,7 @@ def test_a_gpu_that_cannot_be_used_is_announced(
     with caplog.at_level(logging.INFO):
         assert start(tmp_path / "index.faiss", 1_000_000) is None
 
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'index.faiss'}: searched on the CPU, not on a GPU: FAISS sees no GPU"
-    ]
+    assert told(caplog) == [f"{tmp_path / 'index.faiss'}: searched on the CPU, not on a GPU: FAISS sees no GPU"]
 
 
 @pytest.mark.parametrize(("rows", "tried"), [(100_004, 4), (100_000, 0)])
@@ -90,7 +89,7 @@ def test_the_passages_of_an_index_are_counted_and_not_those_of_a_shard(
 
     accelerated = vectors.accelerated(tmp_path / "index.faiss")
 
-    said = [record.getMessage() for record in caplog.records]
+    said = told(caplog)
     assert len(said) == tried
     assert all("searched on the CPU, not on a GPU" in sentence for sentence in said)
     assert len(accelerated) == rows

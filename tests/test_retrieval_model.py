@@ -15,6 +15,7 @@ from retrieval.generation import current
 from retrieval.index import open_index
 from retrieval.model import model_at
 from retrieval.passage import RetrievalError
+from tests.ports import held, number_of
 from tests.serve_stub import echoing
 from tests.tiny_search import make_embedder, write_beir
 
@@ -66,11 +67,10 @@ def test_a_refusal_is_in_the_servers_words() -> None:
 
 
 def test_a_server_that_is_not_there_is_said_and_what_to_do() -> None:
-    with echoing() as echo:
-        gone = echo.url
+    says = r"no model answers at http.*/v1; start a server \(`python -m serve up"
 
-    with pytest.raises(RetrievalError, match=r"no model answers at http.*/v1; start a server \(`python -m serve up"):
-        asyncio.run(model_at(gone, "pocket")("Who?"))
+    with held() as nobody, pytest.raises(RetrievalError, match=says):
+        asyncio.run(model_at(f"http://127.0.0.1:{number_of(nobody)}/v1", "pocket")("Who?"))
 
 
 @pytest.mark.parametrize("status", [200, 404])

@@ -84,7 +84,7 @@ def vectors_of(index: Index) -> Matrix:
 
 @pytest.mark.parametrize("few", [-1, 20_000], ids=["a mask for FAISS", "a mask of few rows"])
 @pytest.mark.parametrize("kind", ["flat", "fp16"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.tuples(st.integers(1, 90), st.integers(1, 9), st.integers(1, 100), st.integers(1, 30)),
     density=st.none() | st.floats(0, 1),

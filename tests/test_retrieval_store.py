@@ -67,7 +67,7 @@ def check(documents: list[Document], size: int, overlap: int) -> None:
             assert cuts[found.of(document.id), 0].tolist() == [number] * counts[number]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(TEXTS, TEXTS, META), max_size=6), st.integers(1, 40))
 def test_any_text_comes_back(given_texts: list[tuple[str, str, dict[str, object]]], size: int) -> None:
     documents = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.balance import FRESH, LEAD, RESTS, Balance, Place, Silent, chosen
@@ -22,13 +22,11 @@ def places(calls: list[int], models: Mapping[str, bool] = MODELS) -> list[Place]
 loads = st.lists(st.integers(0, 50), min_size=1, max_size=8)
 
 
-@settings(deadline=None)
 @given(loads)
 def test_a_base_model_goes_to_one_of_the_least_busy(calls: list[int]) -> None:
     assert chosen("base", places(calls)).calls == min(calls)
 
 
-@settings(deadline=None)
 @given(loads, st.text(min_size=1, max_size=8))
 def test_an_adapter_goes_home_unless_home_is_busier_by_more_than_the_lead(calls: list[int], name: str) -> None:
     servers = places(calls, {name: True})
@@ -41,7 +39,6 @@ def test_an_adapter_goes_home_unless_home_is_busier_by_more_than_the_lead(calls:
     assert (picked is at_home) == (at_home.calls <= min(calls) + LEAD)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 8), st.data())
 def test_only_the_adapters_of_a_server_that_goes_move(n: int, data: st.DataObject) -> None:
     names = [f"adapter{i}" for i in range(40)]
@@ -81,7 +78,6 @@ class World:
         return offer
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.sampled_from(["base", "house", "barn"]), st.integers(0, 30)), max_size=60))
 async def test_whatever_comes_and_goes_no_server_leads_by_much(steps: list[str | int]) -> None:
     world, open_calls = World(3), list[tuple[str, ExitStack]]()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval.files import FileError
@@ -16,15 +16,16 @@ from serve.asked import Refusal, read
 from serve.capture import Capture, Feedback, read_captured
 from serve.chat import ServeError
 from tests.exchanges import HIT, answered
+from tests.logs import told
 
 ANY_TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.tuples(ANY_TEXT, ANY_TEXT, ANY_TEXT.filter(str.strip)), min_size=1, max_size=5))
-def test_what_was_said_is_read_again_as_it_was(texts: list[tuple[str, str, str]], tmp_path: Path) -> None:
-    file = tmp_path / "chats.jsonl"
-    file.unlink(missing_ok=True)
+def test_what_was_said_is_read_again_as_it_was(
+    texts: list[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("kept") / "chats.jsonl"
     with Capture(file) as kept:
         for number, (asked, said, better) in enumerate(texts):
             kept.observe(answered(id=f"c{number}", messages=({"role": "user", "content": asked},), text=said))
@@ -148,13 +149,20 @@ def test_where_no_other_file_can_be_made_a_full_one_takes_more(tmp_path: Path, m
 
 
 def test_two_gateways_do_not_share_a_file(tmp_path: Path) -> None:
-    with Capture(tmp_path / "chats.jsonl"):
-        before = sorted(Path("/proc/self/fd").iterdir())
+    file = tmp_path / "chats.jsonl"
+    with Capture(file):
+        before = held_open(file)
         with pytest.raises(ServeError, match="another gateway captures"):
-            Capture(tmp_path / "chats.jsonl")
-        assert sorted(Path("/proc/self/fd").iterdir()) == before
+            Capture(file)
+        assert held_open(file) == before > 0
 
-    Capture(tmp_path / "chats.jsonl").__exit__()
+    Capture(file).__exit__()
+    assert held_open(file) == 0
+
+
+def held_open(file: Path) -> int:
+    """How often this process has it open; of its other files, some may be those of another test's threads."""
+    return sum(os.path.realpath(one) == str(file) for one in Path("/proc/self/fd").iterdir())
 
 
 @pytest.mark.parametrize("place", [lambda folder: folder, lambda folder: folder / "a_file" / "chats.jsonl"])
@@ -183,8 +191,9 @@ def test_a_full_disk_fails_no_answer_is_said_once_and_leaves_whole_lines(
 
     assert refused.value.status == 503
     assert [one.id for one in read_captured(file)] == ["c0", "c4"]
-    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
-    assert "3 were lost" in caplog.text
+    no_longer, again = told(caplog)
+    assert "chats are no longer kept" in no_longer
+    assert "chats are kept again; 3 were lost" in again
 
 
 @pytest.mark.parametrize(

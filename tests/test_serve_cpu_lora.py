@@ -64,7 +64,7 @@ def token_by_token(y: Tensor, x: Tensor, a: Tensor, b: Tensor, of: list[tuple[in
     return result
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(runs, st.booleans(), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_a_linear_layer_is_adapted_as_defined_token_by_token(
     of: list[tuple[int, int]], is_prefill: bool, rank: int, seed: int
@@ -82,7 +82,7 @@ def test_a_linear_layer_is_adapted_as_defined_token_by_token(
     torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(runs, st.integers(0, 2**32 - 1), st.sampled_from([0, 3]))
 def test_logits_are_adapted_as_defined_and_padding_stays(of: list[tuple[int, int]], seed: int, padding: int) -> None:
     random = np.random.default_rng(seed)
@@ -109,6 +109,7 @@ def test_an_embedding_gets_b_of_what_its_a_has_looked_up() -> None:
 
 
 def test_rows_without_an_adapter_keep_every_bit() -> None:
+    torch.manual_seed(0)
     y = torch.randn(5, 6, dtype=torch.bfloat16)
     before = y.clone()
     a, b = torch.randn(ADAPTERS, 1, 2, 4), torch.randn(ADAPTERS, 1, 6, 2)

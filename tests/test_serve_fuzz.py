@@ -108,14 +108,14 @@ def check(answer: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_body_of_known_fields_is_answered_or_refused(post: Post, route: str, data: st.DataObject) -> None:
     check(post(route, data.draw(bodies(route))))
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(body=anything.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40))
 def test_a_body_of_any_kind_is_refused(post: Post, route: str, body: bytes) -> None:
     answer = post(route, body)

@@ -71,7 +71,7 @@ async def test_base_and_adapter_sent_together_answer_as_when_sent_apart(pipeline
     (base_batched,) = await together(pipeline, "base")
     base_mixed, house_mixed = await together(pipeline, "base", "house")
 
-    tolerance = 10 * max(apart(base, base_batched), 1e-6)
+    tolerance = max(10 * apart(base, base_batched), 1e-4)  # which of them meet in a batch is chance
     assert apart(base, house) > 100 * tolerance, "the adapter must matter, or this test says nothing"
     assert apart(base, base_mixed) <= tolerance
     assert apart(house, house_mixed) <= tolerance
@@ -234,7 +234,7 @@ def test_the_official_client_may_ask_for_all_that_the_engine_offers(client: open
 def test_the_command_line_lists_and_asks(front: tuple[subprocess.Popen[str], str]) -> None:
     def said(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "serve", *arguments, "--url", front[1]]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     listed, asked, unknown = (
         said("models"),

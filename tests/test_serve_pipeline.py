@@ -1,5 +1,4 @@
 import asyncio
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from serve.pipeline import Piece, Pipeline, probe_adapters
 from serve.stack import Stack
 from serve.strategies.prompted import Prompted
 from serve.upstream import Chunk
+from tests.ports import held, number_of
 from tests.serve_stub import CUT, echoing
 
 DIRECT = Combination.parse("base:none:direct")
@@ -88,9 +88,8 @@ async def test_a_server_that_stays_out_of_order_is_unavailable() -> None:
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    with socket.socket() as nobody:  # bound, so that nobody else takes the port, and not listening
-        nobody.bind(("127.0.0.1", 0))
-        async with pipeline(f"http://127.0.0.1:{nobody.getsockname()[1]}/v1") as asked:
+    with held() as nobody:
+        async with pipeline(f"http://127.0.0.1:{number_of(nobody)}/v1") as asked:
             with pytest.raises(Unavailable, match="cannot be reached"):
                 await asked.ask(DIRECT, QUERY)
 
@@ -192,7 +191,7 @@ async def test_words_are_heard_before_the_answer_is_finished() -> None:
         async with pipeline(echo.url) as asked:
             told: asyncio.Queue[Piece] = asyncio.Queue()
             answering = asyncio.create_task(asked.stream(DIRECT, QUERY, told.put))
-            sources, _, first = [await asyncio.wait_for(told.get(), 5) for _ in range(3)]
+            sources, _, first = [await asyncio.wait_for(told.get(), 60) for _ in range(3)]
             before = answering.done()
             echo.may_go_on.set()
             await answering

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scripts import serving
 from serve.capture import read_captured
+from tests.ports import held, number_of
 from tests.serve_stub import Echo, echoing
 
 SECRET = "the passphrase of the vault is plover"
@@ -32,10 +32,8 @@ class Up:
 
 @contextmanager
 def up(folder: Path) -> Iterator[Up]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with echoing() as echo:
+    with held() as place, echoing() as echo:
+        port = number_of(place)
         (folder / "stack.yaml").write_text(
             f"model: m\nurl: {echo.url}\nstrategies: {{direct: {{kind: direct}}}}\ncapture: kept/chats.jsonl\n"
         )
@@ -43,7 +41,7 @@ def up(folder: Path) -> Iterator[Up]:
         with serving.up(folder / "stack.yaml", "--metrics", str(port), said=said) as (process, url):
             yield Up(url.removesuffix("/v1"), f"http://127.0.0.1:{port}/metrics", said, echo)
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def test_the_count_the_line_and_the_kept_chat_are_of_one_request(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from serve.pipeline import Pipeline, dead_adapters, probe_adapters
 from serve.stack import Stack
 from serve.strategies.prompted import Prompted
 from serve.upstream import Chunk, Line, Patience, Server, Upstream
+from tests.logs import told
+from tests.ports import held, number_of
 from tests.serve_stub import CUT, Echo, echoing
 
 QUESTION = (Message("user", "Who?"),)
@@ -29,10 +31,16 @@ def two() -> Iterator[tuple[Echo, Echo]]:
 
 
 @pytest.fixture
-def gone() -> str:
-    """Where no server is any more."""
-    with echoing() as echo:
-        return echo.url
+def gone() -> Iterator[str]:
+    """Where no server is."""
+    with held() as nobody:
+        yield f"http://127.0.0.1:{number_of(nobody)}/v1"
+
+
+@pytest.fixture
+def resting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that failed is not looked at again while a test lasts."""
+    monkeypatch.setattr("serve.balance.RESTS", (3600.0,))
 
 
 def server(*urls: str) -> Server:
@@ -91,7 +99,7 @@ async def test_a_call_that_fails_goes_to_the_other_server_at_once(two: tuple[Ech
 
 
 async def test_one_that_cannot_be_reached_hinders_nobody_and_is_told_of_once(
-    two: tuple[Echo, Echo], caplog: pytest.LogCaptureFixture
+    two: tuple[Echo, Echo], resting: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with echoing(models=("pocket",)) as third:
         async with Line(server(third.url, *[echo.url for echo in two]), AT_ONCE) as line:
@@ -101,9 +109,7 @@ async def test_one_that_cannot_be_reached_hinders_nobody_and_is_told_of_once(
                 await model(line).chat(QUESTION)
 
     assert len(third.asked) == 2
-    assert [one.getMessage() for one in caplog.records] == [
-        f"{third.url} answered 503: out of order; the other servers go on"
-    ]
+    assert told(caplog) == [f"{third.url} answered 503: out of order; the other servers go on"]
 
 
 async def test_when_all_are_gone_each_says_why(gone: str) -> None:
@@ -156,7 +162,9 @@ async def test_a_stream_that_breaks_off_before_its_first_event_goes_to_the_other
     assert len(two[0].asked) == 4
 
 
-async def test_a_stream_that_breaks_off_later_ends_with_the_error_and_its_server_rests(two: tuple[Echo, Echo]) -> None:
+async def test_a_stream_that_breaks_off_later_ends_with_the_error_and_its_server_rests(
+    two: tuple[Echo, Echo], resting: None
+) -> None:
     async with streaming(["It"]) as broken, Line(server(broken, two[0].url), AT_ONCE) as line:
         first = await asyncio.gather(heard(line), heard(line), return_exceptions=True)
         then = [await heard(line) for _ in range(3)]
@@ -181,8 +189,7 @@ async def test_the_probe_tells_which_servers_are_down_or_lack_an_adapter(
     async with Pipeline(stack(gone, *[echo.url for echo in two])) as pipeline:
         await probe_adapters(pipeline)
 
-    told = [one.getMessage() for one in caplog.records]
-    assert told == [
+    assert told(caplog) == [
         f"{two[0].url} does not offer house, so the other servers are asked for it",
         f"{gone} does not answer: its adapters are not probed, and the other servers go on",
     ]
@@ -199,10 +206,10 @@ async def test_a_server_that_cannot_be_probed_is_told_of_and_the_others_are_prob
     async with Pipeline(stack(a.url, b.url), None, AT_ONCE) as pipeline:
         dead = await dead_adapters(pipeline)
 
-    (told,) = [one.getMessage() for one in caplog.records]
+    (sentence,) = told(caplog)
     assert dead == ("house",)
-    assert told.startswith(a.url)
-    assert told.endswith(": its adapters are not probed, and the other servers go on")
+    assert sentence.startswith(a.url)
+    assert sentence.endswith(": its adapters are not probed, and the other servers go on")
 
 
 async def test_where_no_server_can_be_probed_each_says_why(two: tuple[Echo, Echo]) -> None:

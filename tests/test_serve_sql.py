@@ -38,6 +38,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patient() -> Iterator[None]:
+    """On a busy machine a child may be long in coming; what a statement may take is counted in processor time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("serve.sql.runner.PATIENCE", 120)
+        yield
+
+
 @pytest.fixture(scope="module")
 def runner(folder: Path) -> Iterator[Runner]:
     runner = Runner(folder, LIMITS, children=2)
@@ -160,14 +168,18 @@ def test_time_is_told_apart_from_other_errors(runner: Runner) -> None:
     assert wrong == Result(error="no such column: nme")
 
 
-def test_a_child_that_does_not_end_by_itself_is_killed_and_another_one_goes_on(folder: Path) -> None:
+def test_a_child_that_does_not_end_by_itself_is_killed_and_another_one_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runner = Runner(folder, Limits(seconds=1.0), children=1)
     assert runner.run_now("people", "SELECT 1").rows == ((1,),)
     child = runner._idle.queue[0]._process
     assert child
     os.kill(child.pid, 19)  # stopped: it looks at no clock
 
-    found = runner.run_now("people", "SELECT 1")
+    with monkeypatch.context() as patched:
+        patched.setattr("serve.sql.runner.PATIENCE", 1)
+        found = runner.run_now("people", "SELECT 1")
     after = runner.run_now("people", "SELECT 2")
     runner.close()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pytest
 
 from scripts.serving import up
 from serve.chat import Message, Sampling
@@ -99,7 +100,8 @@ def model(line: Line) -> Upstream:
     return Upstream(line, "pocket", Sampling())
 
 
-async def test_five_streamed_answers_take_one_connection() -> None:
+async def test_five_streamed_answers_take_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.session.END", 60.0)  # the end is under way, however long a busy machine takes over it
     async with engine() as server, Line(Server((f"http://127.0.0.1:{server.port}/v1",))) as line:
         said = [(await model(line).hear(QUESTION, unheard)).text for _ in range(5)]
 
@@ -108,9 +110,9 @@ async def test_five_streamed_answers_take_one_connection() -> None:
 
 
 async def test_an_answer_whose_body_never_ends_is_whole_and_its_connection_is_not_used_again() -> None:
-    patience = Patience(idle=30)
+    patience = Patience(idle=600)
     async with engine(ends=False) as server, Line(Server((f"http://127.0.0.1:{server.port}/v1",)), patience) as line:
-        said = [(await asyncio.wait_for(model(line).hear(QUESTION, unheard), 10)).text for _ in range(2)]
+        said = [(await asyncio.wait_for(model(line).hear(QUESTION, unheard), 60)).text for _ in range(2)]
 
     assert said == ["It is."] * 2
     assert server.connections == 2
@@ -124,9 +126,9 @@ async def test_an_answer_that_nobody_waits_for_is_hung_up_on() -> None:
             heard.set()
 
         asking = asyncio.create_task(model(line).hear(QUESTION, tell))
-        await asyncio.wait_for(heard.wait(), 10)
+        await asyncio.wait_for(heard.wait(), 60)
         asking.cancel()
-        await asyncio.wait_for(server.hung_up.wait(), 10)
+        await asyncio.wait_for(server.hung_up.wait(), 60)
 
     assert server.connections == 1
 
@@ -140,4 +142,4 @@ async def test_a_caller_who_leaves_midway_stops_the_engines_answer(tmp_path: Pat
         with up(stack) as (_, url):
             async with client.stream("POST", f"{url}/chat/completions", json=ASKED) as answer:
                 assert "sources" in await anext(answer.aiter_lines())
-            await asyncio.wait_for(server.hung_up.wait(), 10)
+            await asyncio.wait_for(server.hung_up.wait(), 60)

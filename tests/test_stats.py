@@ -37,7 +37,6 @@ EXACT = 1e-9
 values = st.lists(st.floats(-5, 5).map(lambda x: round(x, 3)), min_size=2, max_size=30)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_is_statsmodels(case: tuple[int, int]) -> None:
     successes, n = case
@@ -48,7 +47,6 @@ def test_wilson_is_statsmodels(case: tuple[int, int]) -> None:
     assert 0 <= ours.low <= ours.value <= ours.high <= 1
 
 
-@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_is_statsmodels(gained: int, lost: int) -> None:
     theirs = their_mcnemar([[7, gained], [lost, 9]], exact=True).pvalue
@@ -57,14 +55,13 @@ def test_mcnemar_is_statsmodels(gained: int, lost: int) -> None:
     assert sign_flip([1.0] * gained + [-1.0] * lost) == pytest.approx(theirs, abs=EXACT)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_corrections_are_statsmodels(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=EXACT)
     assert benjamini_hochberg(p_values) == pytest.approx(multipletests(p_values, method="fdr_bh")[1], abs=EXACT)
 
 
-@settings(deadline=None)
 @given(values)
 def test_the_t_interval_is_scipys(sample: list[float]) -> None:
     if np.ptp(sample) < 1e-3:
@@ -79,7 +76,7 @@ def test_the_t_interval_is_scipys(sample: list[float]) -> None:
 placed = st.tuples(st.floats(-1, 1).map(lambda x: round(x, 3)), st.sampled_from("abcde"))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(placed, min_size=6, max_size=40))
 def test_the_clustered_t_interval_is_statsmodels(items: list[tuple[float, str]]) -> None:
     sample, clusters = [value for value, _ in items], [name for _, name in items]
@@ -94,7 +91,7 @@ def test_the_clustered_t_interval_is_statsmodels(items: list[tuple[float, str]])
     assert (ours.low, ours.high) == pytest.approx(theirs.conf_int(ALPHA)[0], rel=EXACT, abs=EXACT)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=2, max_size=30), st.integers(0, 99))
 def test_clusters_of_one_are_no_clusters(scores: list[float], seed: int) -> None:
     draw = np.random.default_rng(seed)
@@ -132,7 +129,7 @@ def test_a_label_too_few_is_refused() -> None:
         mean([1.0, 0.0, 1.0], ["a", "b"])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.1, 9)), min_size=5, max_size=40))
 def test_the_bootstrap_is_scipys(items: list[tuple[float, float]]) -> None:
     tops, bottoms = np.array(items).T.round(3)
@@ -163,7 +160,6 @@ def test_what_one_right_answer_costs() -> None:
     assert per([10.0] * 20, [0.0] * 20) == Estimate(math.inf, pytest.approx(10 / wilson(0, 20).high), math.inf)
 
 
-@settings(deadline=None)
 @given(st.integers(5, 2000), st.floats(0.02, 0.9), st.floats(0.05, 0.99), st.integers(1, 47))
 def test_the_smallest_difference_has_its_power_in_statsmodels(n: int, spread: float, power: float, tests: int) -> None:
     seen = smallest_difference(n, spread, tests, power)
@@ -175,7 +171,6 @@ def test_the_smallest_difference_has_its_power_in_statsmodels(n: int, spread: fl
     assert design_effect([1] * n, correlation=0.5) == 1
 
 
-@settings(deadline=None)
 @given(values, st.sampled_from([0.0, 0.05, 0.5, 0.95, 1.0]))
 def test_quantiles_are_type_7(sample: list[float], share: float) -> None:
     ordered = sorted(sample)
@@ -186,7 +181,7 @@ def test_quantiles_are_type_7(sample: list[float], share: float) -> None:
     assert quantile(sample, share) == pytest.approx(ordered[low] + (place - low) * (ordered[high] - ordered[low]))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.sampled_from([-1.0, -0.5, 0.25, 0.5, 1.0]), min_size=3, max_size=9))
 def test_sign_flips_agree_with_trying_all_of_them(differences: list[float]) -> None:
     signs = np.array(np.meshgrid(*[[-1, 1]] * len(differences))).reshape(len(differences), -1)
@@ -205,7 +200,6 @@ def test_flips_that_cannot_be_counted_are_drawn() -> None:
     assert sign_flip(differences) == pytest.approx(theirs, abs=0.02)
 
 
-@settings(deadline=None)
 @given(st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 60)))
 def test_bonett_price_is_walds_interval_after_one_more_gain_and_one_more_loss(counts: tuple[int, int, int]) -> None:
     gained, lost, same = counts

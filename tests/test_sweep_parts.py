@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 from eval.folder import locked
 from eval.record import RunError
 from retrieval.stats import LEVEL
+from scripts.serving import is_running
 from scripts.sweep.correlation import DRAWS, rank_correlation, spearman
 from scripts.sweep.doors import DoorError, go_through
 from scripts.sweep.variants import read_variants, write_recipe
@@ -247,7 +248,7 @@ def end(*_):
     sys.exit(1)
 signal.signal(signal.SIGTERM, end)
 pathlib.Path(sys.argv[1]).write_text("busy")
-time.sleep(60)
+time.sleep(300)
 """
 SWEEP = """
 import os, pathlib, sys
@@ -273,7 +274,7 @@ def busy(tmp_path: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def until(true: object, seconds: float = 30.0) -> None:
+def until(true: object, seconds: float = 60.0) -> None:
     assert callable(true)
     began = time.monotonic()
     while not true():
@@ -290,7 +291,7 @@ def test_a_door_that_refuses_is_an_error() -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_passed_on_and_waited_for(how: signal.Signals, busy: "subprocess.Popen[str]", tmp_path: Path) -> None:
     busy.send_signal(how)
-    said, _ = busy.communicate(timeout=30)
+    said, _ = busy.communicate(timeout=60)
 
     assert (tmp_path / "work").read_text() == "saved"
     assert said == "stopped\n"
@@ -306,6 +307,6 @@ def test_a_training_that_outlives_a_killed_sweep_keeps_others_out_until_it_ends(
     with pytest.raises(RunError, match="another run is writing here"), locked(tmp_path / "out"):
         pass
     os.kill(child, signal.SIGTERM)
-    until(lambda: (tmp_path / "work").read_text() == "saved" and not Path(f"/proc/{child}/cmdline").exists())
+    until(lambda: (tmp_path / "work").read_text() == "saved" and not is_running(child))
     with locked(tmp_path / "out"):
         pass

@@ -2,11 +2,8 @@
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.ports import held, number_of
 from tests.sharing import SHARED
 from tests.test_train_resume import ROOT, SCRIPT, WEIGHTS, checkpoint_and_stop
 from tests.test_train_run import train
@@ -28,6 +26,18 @@ from train.recipe import Recipe
 
 MACHINES = ROOT / "train" / "machines"
 IN_FLOAT32 = ("dtype=float32", "epochs=2", "checkpoint_every=4")
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
+DYING = """
+import os, signal, sys
+import tests.sharing
+from train import fit, lora
+def save_and_die(*checkpoint):
+    save(*checkpoint)
+    os.kill(os.getpid(), signal.SIGKILL)
+save, fit.save = fit.save, save_and_die
+sys.exit(lora.main())
+"""
+"""The first process is killed once its checkpoint is on the disk, and the other ends with it."""
 PROCESSES = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -56,19 +66,10 @@ def test_one_process_goes_on_as_two_and_these_as_one(
     way: str, settings: dict[str, str], world: Path, whole: dict[str, torch.Tensor]
 ) -> None:
     folder = stopped_at_once(world, way)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    two = subprocess.Popen(
-        [*launch, str(ROOT / "tests" / "sharing.py"), "--config", "tiny.yaml", f"name={way}", *IN_FLOAT32],
-        cwd=world,
-        env=os.environ | PROCESSES | settings,
-        stderr=subprocess.DEVNULL,
-    )
-    while len(files(folder)) < 2:
-        assert two.poll() is None
-        time.sleep(0.01)
-    for worker in Path(f"/proc/{two.pid}/task/{two.pid}/children").read_text().split():
-        os.kill(int(worker), signal.SIGKILL)
-    assert two.wait() == 1
+    dying = [sys.executable, "-c", DYING, "--config", str(world / "tiny.yaml"), f"name={way}", *IN_FLOAT32]
+    environment = os.environ | PROCESSES | settings
+    two = subprocess.run([*TWO, *dying], cwd=ROOT, env=environment, capture_output=True, timeout=300, check=False)
+    assert two.returncode == 1, two.stderr
     steps = [file.name for file in files(folder)]
 
     adapter = train(world, f"name={way}", *IN_FLOAT32)
@@ -79,23 +80,22 @@ def test_one_process_goes_on_as_two_and_these_as_one(
 
 def on_two_machines(world: Path, other: Path, *settings: str) -> list[tuple[int, str]]:
     """As a user would: one command on each, from a folder that the other cannot see; exit codes and words."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = [str(Path(sys.executable).parent / "accelerate"), "launch", "--main_process_port", str(port)]
-    launch += ["--config_file", str(MACHINES / "ddp-nodes.yaml"), "--machine_rank"]
-    machines = [
-        subprocess.Popen(
-            [*launch, str(rank), str(SCRIPT), "--config", "tiny.yaml", *settings],
-            cwd=folder,
-            env=os.environ | PROCESSES,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank, folder in enumerate((world, other))
-    ]
-    said = [machine.communicate(timeout=300)[0] for machine in machines]
+    with held() as meeting:
+        launch = [str(Path(sys.executable).parent / "accelerate"), "launch"]
+        launch += ["--main_process_port", str(number_of(meeting))]
+        launch += ["--config_file", str(MACHINES / "ddp-nodes.yaml"), "--machine_rank"]
+        machines = [
+            subprocess.Popen(
+                [*launch, str(rank), str(SCRIPT), "--config", "tiny.yaml", *settings],
+                cwd=folder,
+                env=os.environ | PROCESSES,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank, folder in enumerate((world, other))
+        ]
+        said = [machine.communicate(timeout=300)[0] for machine in machines]
     return [(machine.returncode, words) for machine, words in zip(machines, said, strict=True)]
 
 
@@ -142,9 +142,8 @@ def test_an_adapter_that_is_being_trained_is_refused_on_all_machines_at_once(wor
 
 def spoken_by_two(program: str, *arguments: str) -> str:
     """What two processes that run this write to stderr."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no-python"]
     done = subprocess.run(
-        [*launch, sys.executable, "-c", program, *arguments],
+        [*TWO, sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         env=os.environ | PROCESSES | {"ACCELERATE_USE_CPU": "True"},
         capture_output=True,

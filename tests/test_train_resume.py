@@ -28,6 +28,27 @@ SCRIPT = ROOT / "train" / "lora.py"
 WEIGHTS = "adapter_model.safetensors"
 
 
+WAITING = """
+import sys, time
+from contextlib import contextmanager
+from itertools import count
+from train import fit, lora
+@contextmanager
+def waiting():
+    steps = count(1)
+    def asked_by_now():
+        until = time.monotonic() + 300 * (next(steps) == 5)
+        while not asked() and time.monotonic() < until:
+            time.sleep(0.01)
+        return asked()
+    with asked_to_stop() as asked:
+        yield asked_by_now
+asked_to_stop, fit.asked_to_stop = fit.asked_to_stop, waiting
+sys.exit(lora.main())
+"""
+"""A training that waits in its fifth step until it is asked to stop: it cannot be over before."""
+
+
 def at(step: int) -> Checkpoint:
     """A small checkpoint."""
     return Checkpoint(Progress(step=step, pack=8, eval_loss_before=None), {"a": torch.full((3,), float(step))})
@@ -45,9 +66,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(world: Path) -> Non
 
 def test_asked_politely_it_stops_after_the_step_and_goes_on_later(world: Path) -> None:
     whole = train(world, "name=whole", "dtype=float32", "epochs=6")
-    command = [sys.executable, str(SCRIPT), "--config", "tiny.yaml", "name=polite", "dtype=float32", "epochs=6"]
+    settings = ["--config", str(world / "tiny.yaml"), "name=polite", "dtype=float32", "epochs=6"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=world, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, *settings], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
     log = world / "adapters" / ".polite.unfinished" / "log.jsonl"
     while not (log.exists() and len(log.read_text().splitlines()) > 3):
         assert process.poll() is None
@@ -182,12 +205,12 @@ def test_the_budget_is_halved_until_it_fits(limit: int) -> None:
 
 
 def test_a_row_that_does_not_fit_says_who_holds_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    lines = ("4242, /usr/bin/python, 20000 MiB", f"{os.getpid()}, ourselves, 9 MiB", "No devices were found")
+    lines = ("9999999, /usr/bin/python, 20000 MiB", f"{os.getpid()}, ourselves, 9 MiB", "No devices were found")
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
-    said = r"process 4242 \(/usr/bin/python\) holds 20000 MiB of the GPU\. Set"
+    said = r"process 9999999 \(/usr/bin/python\) holds 20000 MiB of the GPU\. Set"
     with pytest.raises(TrainError, match=f"has 900: {said}"):
         largest_that_fits(lambda _: False, most=1600, least=900)
     with pytest.raises(TrainError, match=f"the GPU's memory is full: {said}"), told_when_full():
