@@ -151,6 +151,8 @@ class Bench:
 
     def _job(self, name: str, folder: Path) -> Mapping[str, Any]:
         prompts = self.home / "prompts.json"
+        words = command(self.stack, Path(), {}, Path())
+        blocks = {"block_size": int(words[words.index("--block-size") + 1])} if "--block-size" in words else {}
         return {
             "contestant": name,
             "grid": str(_grid(self.home, self.server.url)),
@@ -167,7 +169,8 @@ class Bench:
                 "max_num_seqs": SEQUENCES,
                 "max_num_batched_tokens": BATCH,
                 "generation_config": "vllm",
-                "enforce_eager": "--enforce-eager" in command(self.stack, Path(), {}, Path()),
+                "enforce_eager": "--enforce-eager" in words,
+                **blocks,
                 "enable_lora": True,
                 "max_loras": max_loras(self.stack) + 1,
                 "max_cpu_loras": max_loras(self.stack) + 1,

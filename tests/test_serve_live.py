@@ -77,6 +77,16 @@ async def test_base_and_adapter_sent_together_answer_as_when_sent_apart(pipeline
     assert apart(house, house_mixed) <= tolerance
 
 
+async def test_what_two_short_prompts_begin_with_is_read_once(pipeline: Pipeline) -> None:
+    begin = "The old mill stands where the two rivers meet. " * 4
+    asked = [[Message("user", begin + end)] for end in ("Who owns it?", "When was it built?")]
+
+    usages = [(await pipeline.model("base").chat(messages, Sampling(max_tokens=1))).usage for messages in asked]
+
+    assert usages[1].prompt_tokens < 128  # vLLM's own block on a CPU: of these two, nothing would be shared
+    assert usages[1].cached_tokens >= 32
+
+
 async def test_usage_is_what_the_tokenizer_counts_streamed_or_not(pipeline: Pipeline) -> None:
     tokenizer = Tokenizer.from_file(f"{pipeline.stack.model}/tokenizer.json")
     rendered = "<|im_start|>user\nQuestion: Who rules Varn?<|im_end|>\n<|im_start|>assistant\n"
