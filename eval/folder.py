@@ -226,12 +226,16 @@ def each_answer(results: Results) -> Mapping[Combination, list[Record]]:
 def whole_records(
     asked: Mapping[Combination, AbstractSet[str]], answers: Iterable[Record], repeats: int
 ) -> dict[Combination, dict[str, Record]]:
-    """For each cell, what a question's answers come to, where none of its repeats is missing."""
+    """For each cell, what a question's answers come to, where none of its repeats is missing.
+
+    In the order of their names: signs are flipped and questions drawn by their places, and what comes of that must not
+    turn on which answer came first.
+    """
     grouped: dict[Combination, dict[str, list[Record]]] = {cell: {} for cell in asked}
     for one in answers:
         grouped[one.combination].setdefault(one.id, []).append(one)
     return {
-        cell: {item: averaged(sorted(one, key=_turn)) for item, one in found.items() if len(one) == repeats}
+        cell: {item: averaged(sorted(one, key=_turn)) for item, one in sorted(found.items()) if len(one) == repeats}
         for cell, found in grouped.items()
     }
 

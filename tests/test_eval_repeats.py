@@ -7,7 +7,7 @@ import pytest
 
 from eval.analysis import analyse
 from eval.blame import blame, look
-from eval.folder import Results
+from eval.folder import Results, whole_records
 from eval.gate import Ceiling, Gates, judge
 from eval.record import Record
 from eval.summary import ranked, summarise
@@ -57,6 +57,17 @@ def test_where_the_first_answers_are_all_right_nothing_is_the_weakest() -> None:
     assert [row.retriever for row in ranked(rows)] == [NONE, "dense"]
     assert weakest(results, rows, blame(look(results)), rows[0]) is None
     assert analyse(results).verdict.blame is None
+
+
+def test_no_figure_turns_on_which_answer_came_first() -> None:
+    """A run that was broken off and went on has its answers in another order."""
+    results = repeated(*(simulate(SEARCHING, lambda cell, part: 0.5, N, seed) for seed in range(3)))
+    asked = {cell: found.keys() for cell, found in results.records.items()}
+    late = results.answers[::-1]
+
+    other = replace(results, answers=late, records=whole_records(asked, late, repeats=3))
+
+    assert summarise(other) == summarise(results)
 
 
 def test_the_latency_of_95_in_100_is_that_of_answers_and_of_no_means() -> None:
