@@ -236,6 +236,9 @@ def machine_environment() -> dict[str, str]:
         # spin until it is back make every step many times slower.
         "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
         "OMP_WAIT_POLICY": "PASSIVE",
+        # Two small functions of vLLM's sampler would still be compiled, when log-probabilities or top-k are first asked
+        # for: it takes seconds, and a C++ compiler, which not every machine has.
+        "TORCHDYNAMO_DISABLE": "1",
     }
 
 
