@@ -218,7 +218,7 @@ def _written(search: Search, runs: _Runs, wrong: Sequence[tuple[Example, str]]) 
     settings = TaskSettings(name="instructions", examples=path, primary="any", scorers=anything)
     writer = Combination(BASE, NONE, "direct")
     results = runs.ask("write", stack, Task(settings=settings, examples=tuple(asked), evidence={}), [writer])
-    replies = [results.records[writer][one.id] for one in asked]  # not as they came: candidates are named by place
+    replies = results.records[writer].values()
     return [one.text.strip() for one in replies if one.text.strip() and one.finish_reason != "length"]
 
 

@@ -37,7 +37,7 @@ from scripts.bench_stub import Timing
 from scripts.bench_tables import Row, remember, remembered, spread
 from scripts.evaluators import CONTESTANTS
 from serve.combination import BASE
-from serve.engine import command, environment, max_loras, max_rank
+from serve.engine import BLOCK, environment, max_loras, max_rank, on_cpu
 from serve.stack import Stack
 
 STUB: Final = "stub"
@@ -151,8 +151,6 @@ class Bench:
 
     def _job(self, name: str, folder: Path) -> Mapping[str, Any]:
         prompts = self.home / "prompts.json"
-        words = command(self.stack, Path(), {}, Path())
-        blocks = {"block_size": int(words[words.index("--block-size") + 1])} if "--block-size" in words else {}
         return {
             "contestant": name,
             "grid": str(_grid(self.home, self.server.url)),
@@ -169,8 +167,8 @@ class Bench:
                 "max_num_seqs": SEQUENCES,
                 "max_num_batched_tokens": BATCH,
                 "generation_config": "vllm",
-                "enforce_eager": "--enforce-eager" in words,
-                **blocks,
+                "enforce_eager": on_cpu(),
+                "block_size": BLOCK if on_cpu() else None,
                 "enable_lora": True,
                 "max_loras": max_loras(self.stack) + 1,
                 "max_cpu_loras": max_loras(self.stack) + 1,

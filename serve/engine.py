@@ -38,6 +38,9 @@ SPARE: Final = 4
 """Adapters that may come while serving, where a folder is watched and the stack does not say how many."""
 LEAST_RANK: Final = 16
 """What those may have, where the stack does not say."""
+BLOCK: Final = 32
+"""Tokens by which an engine on a CPU knows again what a prompt begins with: its kernels want multiples of 32, and its
+own choice is 128."""
 START_SECONDS: Final = 900.0
 """A large model on a slow disk takes minutes; one that takes longer than this is not coming."""
 
@@ -63,7 +66,7 @@ class Engine:
         self.stack: Final = stack
         self._log = log
         self._key = key
-        self._port = _held_port(host) if host else None
+        self._port = held_port(host) if host else None
         self._guard: subprocess.Popen[bytes] | None = None
         self._given_up = threading.Event()
 
@@ -279,9 +282,7 @@ def _machine_arguments(stack: Stack) -> Iterator[str]:
         # read in parts would kill the engine if its request has a seed: vLLM turns its generator back, and torch's has
         # no `set_offset` on a CPU.
         yield from ("--enforce-eager", "--no-enable-chunked-prefill")
-        # What a prompt begins with is known again by whole blocks: vLLM's CPU kernels want multiples of 32 tokens, and
-        # its own choice is 128.
-        yield from ("--block-size", "32")
+        yield from ("--block-size", str(BLOCK))
     else:
         yield from ("--gpu-memory-utilization", str(settings.gpu_memory_utilization))
     if settings.tensor_parallel_size > 1:
@@ -300,8 +301,9 @@ def _adapter_arguments(stack: Stack, modules: Mapping[str, Path]) -> Iterator[st
         yield from ("--lora-modules", *(f"{name}={home}" for name, home in modules.items()))
 
 
-def _held_port(host: str) -> socket.socket:
-    """A free port that nobody else is given: vLLM may still bind it, since this socket never listens."""
+def held_port(host: str) -> socket.socket:
+    """A free port that nobody else is given while this is open. Whoever is told of its number, and reuses addresses as
+    servers do, may still listen there: this socket never does."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind((host, 0))

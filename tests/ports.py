@@ -2,14 +2,12 @@
 
 import socket
 
+from serve.engine import held_port
+
 
 def held() -> socket.socket:
-    """A port at which nobody answers, and that nobody else is given while this is open. Whoever is told of its number,
-    and reuses addresses as servers do, may still listen there."""
-    place = socket.socket()
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    place.bind(("127.0.0.1", 0))
-    return place
+    """One at which nobody answers, until somebody is told of its number."""
+    return held_port("127.0.0.1")
 
 
 def number_of(place: socket.socket) -> int:
